@@ -1,0 +1,2 @@
+//! The `sidewire` binary.
+fn main() {}
