@@ -1,0 +1,150 @@
+//! The queue between the bus and the replica: bounded by bytes, taken in groups of whatever is waiting.
+
+use super::{Refused, Stamped};
+use crate::event::{Event, Position};
+use crate::publish::Slot;
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+use tokio::sync::oneshot;
+
+/// What comes to the replica, in order.
+pub enum Arriving {
+    /// An event with its position.
+    Event {
+        /// The event.
+        event: Event,
+        /// Who waits for it, if anybody does.
+        slot: Option<Slot>,
+        /// When it was accepted.
+        accepted: Instant,
+    },
+    /// A probe that goes back once it has been where events go.
+    Probe(oneshot::Sender<()>),
+}
+
+/// The queue. Many may push; one thread takes.
+pub struct Inflow {
+    state: Mutex<State>,
+    filled: Condvar,
+    max_bytes: usize,
+}
+
+struct State {
+    queue: VecDeque<Arriving>,
+    bytes: usize,
+    next: Position,
+    taker_waits: bool,
+    closed: bool,
+}
+
+/// Queued probes beyond this are refused; each is a few bytes.
+const MAX_PROBES: usize = 16;
+
+impl Inflow {
+    /// An empty queue that numbers events from `next` on.
+    pub fn new(max_bytes: usize, next: Position) -> Self {
+        Self {
+            state: Mutex::new(State {
+                queue: VecDeque::new(),
+                bytes: 0,
+                next,
+                taker_waits: false,
+                closed: false,
+            }),
+            filled: Condvar::new(),
+            max_bytes,
+        }
+    }
+
+    /// Numbers events in the order of their arrival and takes them all, or none.
+    pub fn push_numbered(&self, events: Vec<Stamped>) -> Result<Vec<Position>, Refused> {
+        let accepted = Instant::now();
+        let bytes: usize = events.iter().map(|stamped| stamped.event.footprint()).sum();
+        let mut positions = Vec::with_capacity(events.len());
+        let mut state = self.lock();
+        if state.closed {
+            return Err(Refused::Closed);
+        }
+        // An empty queue takes any request, so that one that is larger than the bound is not refused for ever.
+        if state.bytes + bytes > self.max_bytes && state.bytes > 0 {
+            return Err(Refused::QueueFull);
+        }
+        state.bytes += bytes;
+        for Stamped { mut event, slot } in events {
+            event.position = state.next;
+            positions.push(state.next);
+            state.next = state.next.next();
+            state.queue.push_back(Arriving::Event { event, slot, accepted });
+        }
+        self.wake(state);
+        Ok(positions)
+    }
+
+    /// Takes a probe.
+    pub fn push_probe(&self, returned: oneshot::Sender<()>) -> Result<(), Refused> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(Refused::Closed);
+        }
+        let waiting = state.queue.iter().filter(|arriving| matches!(arriving, Arriving::Probe(_))).count();
+        if waiting >= MAX_PROBES {
+            return Err(Refused::QueueFull);
+        }
+        state.queue.push_back(Arriving::Probe(returned));
+        self.wake(state);
+        Ok(())
+    }
+
+    /// Waits until something is there and moves up to `most` entries or about `most_bytes` to `group`.
+    /// False when the queue is closed and empty.
+    pub fn take(&self, most: usize, most_bytes: usize, group: &mut Vec<Arriving>) -> bool {
+        let mut state = self.lock();
+        while state.queue.is_empty() {
+            if state.closed {
+                return false;
+            }
+            state.taker_waits = true;
+            state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.taker_waits = false;
+        }
+        let mut bytes = 0;
+        while group.len() < most && bytes < most_bytes {
+            let Some(arriving) = state.queue.pop_front() else { break };
+            if let Arriving::Event { event, .. } = &arriving {
+                bytes += event.footprint();
+            }
+            group.push(arriving);
+        }
+        state.bytes -= bytes;
+        if state.queue.is_empty() && state.queue.capacity() > 4096 {
+            state.queue = VecDeque::new();
+        }
+        true
+    }
+
+    /// Takes nothing more.
+    pub fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        self.wake(state);
+    }
+
+    /// How many entries and bytes wait.
+    pub fn depth(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.queue.len(), state.bytes)
+    }
+
+    fn wake(&self, state: MutexGuard<'_, State>) {
+        let waits = state.taker_waits;
+        drop(state);
+        if waits {
+            self.filled.notify_one();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,195 @@
+//! Fan-out by pull. A feed is what one channel or pattern delivers: a short ring of shared, already encoded
+//! events, and the connections that wait on it. A connection that is woken takes everything between its own
+//! position and the end; there is no queue per client, so memory is bounded by the rings. A client that falls
+//! off a ring reads the event log instead (see [`crate::subscribe`]).
+//!
+//! The order in which a group is shown is what makes reading several feeds in one order possible:
+//! rings first, then the marks of connections with several feeds, then the head, then the wake-ups. Whoever
+//! loads the head therefore sees, in every ring, all events up to it.
+
+mod batch;
+mod feed;
+mod patterns;
+mod ring_budget;
+
+pub use batch::Batch;
+pub use feed::{Feed, Signal, Take, Ticket};
+
+use crate::codec::Shown;
+use crate::event::{Channel, Pattern, Position};
+use patterns::PatternTree;
+use ring_budget::RingBudget;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+/// How the rings are bounded.
+#[derive(Clone, Copy, Debug)]
+pub struct RingLimits {
+    /// Most bytes of all rings together; beyond it the oldest batches leave first.
+    pub total_bytes: usize,
+    /// Most bytes of one ring.
+    pub feed_bytes: usize,
+    /// Batches older than this leave: who is that late reads the log.
+    pub age: Duration,
+}
+
+impl Default for RingLimits {
+    fn default() -> Self {
+        Self { total_bytes: 16 << 20, feed_bytes: 2 << 20, age: Duration::from_secs(5) }
+    }
+}
+
+/// All feeds of this node.
+pub struct Hub {
+    feeds: RwLock<Feeds>,
+    /// The newest position that every ring shows.
+    head: AtomicU64,
+    budget: Mutex<RingBudget>,
+    limits: RingLimits,
+}
+
+#[derive(Default)]
+struct Feeds {
+    exact: HashMap<Channel, Arc<Feed>, foldhash::fast::RandomState>,
+    wild: PatternTree<Arc<Feed>>,
+}
+
+impl Hub {
+    /// A hub that begins after `head`.
+    pub fn new(head: Position, limits: RingLimits) -> Arc<Self> {
+        Arc::new(Self {
+            feeds: RwLock::default(),
+            head: AtomicU64::new(head.0),
+            budget: Mutex::default(),
+            limits,
+        })
+    }
+
+    /// The newest position that has been shown.
+    pub fn head(&self) -> Position {
+        Position(self.head.load(Ordering::Acquire))
+    }
+
+    /// Shows a group of events, in position order, the first of which was accepted at `accepted`. Only one
+    /// caller at a time: the fan-out task.
+    pub fn show(&self, group: &[Arc<Shown>], accepted: Instant) {
+        let Some(newest) = group.last() else { return };
+        let now = Instant::now();
+        // Held from the first ring to the head: a feed is then created either before a group or after it,
+        // never in the middle, so the head at its creation says truly what its ring covers.
+        let feeds = self.feeds.read().unwrap_or_else(PoisonError::into_inner);
+        let touched = feeds.split(group, accepted);
+        if !touched.is_empty() {
+            let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+            for (feed, batch) in &touched {
+                budget.pushed(feed, batch, now);
+                feed.push(batch.clone(), self.limits.feed_bytes);
+            }
+            budget.enforce(self.limits.total_bytes, self.limits.age, now);
+            drop(budget);
+            for (feed, _) in &touched {
+                feed.mark();
+            }
+        }
+        self.head.store(newest.event.position.0, Ordering::Release);
+        drop(feeds);
+        for (feed, _) in &touched {
+            feed.wake();
+        }
+    }
+
+    /// Lets go of batches that are older than the rings keep; called now and then while nothing is published.
+    /// True when none are left.
+    pub fn trim(&self, now: Instant) -> bool {
+        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        budget.enforce(self.limits.total_bytes, self.limits.age, now);
+        budget.is_empty()
+    }
+
+    /// The feed of a channel or pattern, made when there is none yet.
+    pub fn feed(&self, pattern: &Pattern) -> Arc<Feed> {
+        let mut feeds = self.feeds.write().unwrap_or_else(PoisonError::into_inner);
+        let head = self.head();
+        let feed = match pattern {
+            Pattern::Exact(channel) => {
+                feeds.exact.entry(channel.clone()).or_insert_with(|| Feed::new(pattern.clone(), head))
+            }
+            Pattern::Wild(_) => {
+                feeds.wild.entry(pattern.as_str()).get_or_insert_with(|| Feed::new(pattern.clone(), head))
+            }
+        };
+        // Counted under the lock, so that nobody removes the feed between here and its first use.
+        feed.add_user();
+        feed.clone()
+    }
+
+    /// Gives a feed back; the last to do so removes it.
+    pub fn release(&self, feed: &Arc<Feed>) {
+        let mut feeds = self.feeds.write().unwrap_or_else(PoisonError::into_inner);
+        if feed.remove_user() > 0 {
+            return;
+        }
+        match feed.pattern() {
+            Pattern::Exact(channel) => {
+                feeds.exact.remove(channel);
+                if feeds.exact.capacity() > 1024 && feeds.exact.len() * 8 < feeds.exact.capacity() {
+                    feeds.exact.shrink_to_fit();
+                }
+            }
+            Pattern::Wild(wild) => feeds.wild.remove(wild.as_str()),
+        }
+    }
+
+    /// The channels and patterns that clients are on, with the number of their subscribers, sorted by name.
+    pub fn live(&self, prefix: &str, most: usize) -> Vec<(String, usize)> {
+        let feeds = self.feeds.read().unwrap_or_else(PoisonError::into_inner);
+        let mut live: Vec<_> = feeds
+            .exact
+            .values()
+            .chain(feeds.wild.values())
+            .filter(|feed| feed.pattern().as_str().starts_with(prefix))
+            .map(|feed| (feed.pattern().as_str().to_owned(), feed.users()))
+            .collect();
+        live.sort_unstable();
+        live.truncate(most);
+        live
+    }
+
+    /// How many feeds there are.
+    pub fn feed_count(&self) -> usize {
+        let feeds = self.feeds.read().unwrap_or_else(PoisonError::into_inner);
+        feeds.exact.len() + feeds.wild.len()
+    }
+}
+
+impl Feeds {
+    /// The batches that a group makes: for each feed that wants some of its events, these.
+    fn split(&self, group: &[Arc<Shown>], accepted: Instant) -> Vec<(Arc<Feed>, Arc<Batch>)> {
+        if self.exact.is_empty() && self.wild.is_empty() {
+            return Vec::new();
+        }
+        let mut wanted: Vec<(Arc<Feed>, Vec<Arc<Shown>>)> = Vec::new();
+        let mut place: HashMap<*const Feed, usize, foldhash::fast::RandomState> = HashMap::default();
+        let mut add = |feed: &Arc<Feed>, shown: &Arc<Shown>| {
+            let at = *place.entry(Arc::as_ptr(feed)).or_insert_with(|| {
+                wanted.push((feed.clone(), Vec::new()));
+                wanted.len() - 1
+            });
+            wanted[at].1.push(shown.clone());
+        };
+        for shown in group {
+            if let Some(feed) = self.exact.get(&shown.event.channel) {
+                add(feed, shown);
+            }
+            if !self.wild.is_empty() {
+                self.wild.each_match(&shown.event.channel, &mut |feed| add(feed, shown));
+            }
+        }
+        wanted.into_iter().map(|(feed, events)| (feed, Arc::new(Batch::new(events, accepted)))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

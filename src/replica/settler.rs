@@ -1,0 +1,127 @@
+//! The thread that waits for the disk. Whatever has gathered while one `fdatasync` ran shares the next.
+
+use super::{Health, SyncPolicy};
+use crate::log::Log;
+use crate::publish::{Outcome, Slot};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How long events that nobody waits for may stay in the page cache with [`SyncPolicy::Always`].
+const UNAWAITED: Duration = Duration::from_millis(50);
+
+/// What waits for the disk.
+pub struct Settler {
+    log: Log,
+    policy: SyncPolicy,
+    health: Arc<Health>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: Vec<(Slot, Outcome)>,
+    /// Something was appended since the last sync.
+    dirty: bool,
+    closed: bool,
+    asleep: bool,
+}
+
+impl Settler {
+    pub(super) fn new(log: Log, policy: SyncPolicy, health: Arc<Health>) -> Self {
+        Self { log, policy, health, state: Mutex::default(), changed: Condvar::new() }
+    }
+
+    /// Takes slots whose events have been appended, to be settled once the disk has them.
+    pub(super) fn add(&self, slots: Vec<(Slot, Outcome)>, appended: bool) {
+        let slots = if self.policy == SyncPolicy::Always {
+            slots
+        } else {
+            for (slot, outcome) in slots {
+                slot.settle(outcome);
+            }
+            Vec::new()
+        };
+        let mut state = self.lock();
+        let newly_dirty = appended && self.policy != SyncPolicy::Never && !state.dirty;
+        state.dirty |= newly_dirty;
+        let wake = state.asleep && (newly_dirty || !slots.is_empty());
+        if state.waiting.is_empty() {
+            state.waiting = slots;
+        } else {
+            state.waiting.extend(slots);
+        }
+        drop(state);
+        if wake {
+            self.changed.notify_one();
+        }
+    }
+
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_one();
+    }
+
+    /// Runs until it is closed and nothing waits.
+    pub(super) fn run(&self) {
+        loop {
+            let mut state = self.wait_for_work();
+            let waiting = std::mem::take(&mut state.waiting);
+            let dirty = std::mem::take(&mut state.dirty);
+            let closed = state.closed;
+            drop(state);
+            if dirty || !waiting.is_empty() {
+                self.sync(waiting);
+            } else if closed {
+                return;
+            }
+        }
+    }
+
+    /// Returns when somebody waits, when what nobody waits for has been in the page cache long enough, or
+    /// when it is closed.
+    fn wait_for_work(&self) -> MutexGuard<'_, State> {
+        let pause = match self.policy {
+            SyncPolicy::Every(interval) => interval,
+            SyncPolicy::Always | SyncPolicy::Never => UNAWAITED,
+        };
+        let mut state = self.lock();
+        while state.waiting.is_empty() && !state.closed {
+            state.asleep = true;
+            if state.dirty {
+                let (woken, timeout) =
+                    self.changed.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner);
+                state = woken;
+                if timeout.timed_out() {
+                    break;
+                }
+            } else {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+        state.asleep = false;
+        state
+    }
+
+    fn sync(&self, waiting: Vec<(Slot, Outcome)>) {
+        match self.log.sync() {
+            Ok(_) => {
+                for (slot, outcome) in waiting {
+                    slot.settle(outcome);
+                }
+            }
+            Err(error) => {
+                if self.health.note(false) {
+                    tracing::error!(%error, "the disk did not take the log: publishes are answered 503 until this is mended");
+                }
+                for (slot, _) in waiting {
+                    slot.settle(Outcome::Unavailable);
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,136 @@
+//! The thread that appends.
+
+use super::{Health, Settler, Showing};
+use crate::bus::{Arriving, Inflow};
+use crate::codec::Shown;
+use crate::event::{Event, EventId, Position};
+use crate::log::{AppendError, Log};
+use crate::metrics::Metrics;
+use crate::publish::{Outcome, Slot};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::{mpsc, oneshot};
+
+/// Most events of one group; measured: larger ones gain nothing and make the first of them wait.
+const GROUP_EVENTS: usize = 256;
+/// About the most bytes of one group.
+const GROUP_BYTES: usize = 256 << 10;
+
+pub(super) struct Writer {
+    pub(super) inflow: Arc<Inflow>,
+    pub(super) log: Log,
+    pub(super) settler: Arc<Settler>,
+    pub(super) to_fan_out: mpsc::Sender<Showing>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) health: Arc<Health>,
+}
+
+/// A group, sorted out.
+#[derive(Default)]
+struct Group {
+    events: Vec<Arc<Event>>,
+    slots: Vec<(Slot, Outcome)>,
+    probes: Vec<oneshot::Sender<()>>,
+    accepted: Option<Instant>,
+}
+
+impl Writer {
+    /// Runs until the inflow is closed and empty.
+    pub(super) fn run(self) {
+        let mut arriving = Vec::new();
+        while self.inflow.take(GROUP_EVENTS, GROUP_BYTES, &mut arriving) {
+            let group = self.sort_out(&mut arriving);
+            self.append(group);
+        }
+        self.settler.close();
+    }
+
+    /// Drops what the log has already: a retry of an id that is known, here or earlier in this group.
+    fn sort_out(&self, arriving: &mut Vec<Arriving>) -> Group {
+        let mut group = Group::default();
+        let mut given: HashMap<EventId, Position, foldhash::fast::RandomState> = HashMap::default();
+        for arriving in arriving.drain(..) {
+            let (event, slot, accepted) = match arriving {
+                Arriving::Event { event, slot, accepted } => (event, slot, accepted),
+                Arriving::Probe(returned) => {
+                    group.probes.push(returned);
+                    continue;
+                }
+            };
+            let earlier = if event.id_given {
+                given.get(&event.id).copied().or_else(|| self.log.known_id(&event.id))
+            } else {
+                None
+            };
+            let outcome = match earlier {
+                // It is answered after the sync that follows, which covers the original as well.
+                Some(position) => {
+                    self.metrics.duplicates.inc();
+                    Outcome::Duplicate(position)
+                }
+                None => {
+                    if event.id_given {
+                        given.insert(event.id.clone(), event.position);
+                    }
+                    group.accepted.get_or_insert(accepted);
+                    let position = event.position;
+                    group.events.push(Arc::new(event));
+                    Outcome::Published(position)
+                }
+            };
+            if let Some(slot) = slot {
+                group.slots.push((slot, outcome));
+            }
+        }
+        group
+    }
+
+    fn append(&self, group: Group) {
+        let appended = !group.events.is_empty();
+        if appended {
+            let result = self.log.append(&group.events);
+            self.report(&result);
+            match result {
+                Ok(()) => {
+                    let bytes: usize = group.events.iter().map(|event| event.data.len()).sum();
+                    self.metrics.published_events.inc_by(group.events.len() as u64);
+                    self.metrics.published_bytes.inc_by(bytes as u64);
+                    self.show(group.events, group.accepted.unwrap_or_else(Instant::now));
+                }
+                Err(error) => {
+                    let outcome = match error {
+                        AppendError::Full => Outcome::NoRoom,
+                        AppendError::Behind | AppendError::Io(_) => Outcome::Unavailable,
+                    };
+                    for (slot, _) in group.slots {
+                        slot.settle(outcome);
+                    }
+                    // Its probes are dropped with it: they do not come back, which is the truth.
+                    return;
+                }
+            }
+        }
+        self.settler.add(group.slots, appended);
+        for returned in group.probes {
+            // The channel closes only after this thread has ended.
+            let _ = self.to_fan_out.blocking_send(Showing::Probe(returned));
+        }
+    }
+
+    fn show(&self, events: Vec<Arc<Event>>, accepted: Instant) {
+        let epoch = self.log.epoch();
+        let events = events.into_iter().map(|event| Arc::new(Shown::new(event, epoch))).collect();
+        let _ = self.to_fan_out.blocking_send(Showing::Group { events, accepted });
+    }
+
+    fn report(&self, result: &Result<(), AppendError>) {
+        if !self.health.note(result.is_ok()) {
+            return;
+        }
+        match result {
+            Ok(()) => tracing::info!("the log takes events again"),
+            Err(error) => tracing::error!(%error, "the log refuses events: publishes are answered 503 until this is mended"),
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! One HTTP connection: hyper parses and answers its requests until one of them becomes a stream. Then the
+//! socket is taken out of hyper, whose buffers and state are freed, and given to a small task of its own.
+
+use super::error::ApiError;
+use super::guard::{GuardState, Guarded, Owes, raw_error};
+use super::stream::Stream;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::Service;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// The answer to a request.
+pub enum Reply {
+    /// An ordinary one.
+    Http(Response<Full<Bytes>>),
+    /// The socket becomes a stream: this takes it, with what the client has sent already.
+    Takeover(Takeover),
+}
+
+/// Takes over a socket. Called within the runtime; spawns what it needs.
+pub type Takeover = Box<dyn FnOnce(Stream, Bytes) + Send>;
+
+impl From<ApiError> for Reply {
+    fn from(error: ApiError) -> Self {
+        Self::Http(error.into_response())
+    }
+}
+
+/// What answers the requests of a listener.
+pub trait Handler: Send + Sync + 'static {
+    /// Answers one request. Never fails: an error is an answer too.
+    fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> BoxFuture<Reply>;
+}
+
+/// A future on the heap.
+pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// Who is at the other end.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// The address at this end; none for a Unix socket.
+    pub local_ip: Option<std::net::IpAddr>,
+    /// The address at the other end; none for a Unix socket.
+    pub peer_ip: Option<std::net::IpAddr>,
+}
+
+/// Bounds on a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionLimits {
+    /// For the whole head of a request, from its first byte, and for the first byte of the first one.
+    pub header_timeout: Duration,
+    /// Largest head.
+    pub head_bytes: usize,
+}
+
+/// How long a kept-alive connection may wait for its next request. Above what common clients keep an idle
+/// connection, so that they close first and never meet a connection that is being closed.
+const KEEP_ALIVE: Duration = Duration::from_secs(300);
+
+/// How long what a client still sends is read and thrown away after a last answer, so that the answer is not
+/// destroyed by a reset.
+const LINGER: Duration = Duration::from_secs(1);
+
+type Slot = Arc<Mutex<Option<Takeover>>>;
+
+/// Serves one connection to its end.
+pub async fn serve<H: Handler>(
+    stream: Stream,
+    handler: Arc<H>,
+    limits: ConnectionLimits,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let peer = Peer { local_ip: stream.local_ip(), peer_ip: stream.peer_ip() };
+    let state = GuardState::new();
+    let slot = Slot::default();
+    let service =
+        RequestService { handler, peer, state: state.clone(), slot: slot.clone() };
+    let mut connection = http1::Builder::new()
+        .max_buf_size(limits.head_bytes)
+        .max_headers(64)
+        .serve_connection(TokioIo::new(Guarded::new(stream, state.clone())), service);
+    let mut check = pin!(tokio::time::sleep(limits.header_timeout));
+    let mut stop = pin!(stopping.wait_for(|stopping| *stopping));
+    let mut stopped = false;
+    let end = poll_fn(|context| {
+        let served = connection.poll_without_shutdown(context);
+        if let Some(takeover) = slot.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Poll::Ready(End::Takeover(takeover));
+        }
+        if served.is_ready() {
+            return Poll::Ready(End::Served);
+        }
+        while check.as_mut().poll(context).is_ready() {
+            match state.owes() {
+                Owes::Head(ms) if u128::from(ms) >= limits.header_timeout.as_millis() => {
+                    return Poll::Ready(End::TimedOut);
+                }
+                Owes::NextRequest(ms) if u128::from(ms) >= KEEP_ALIVE.as_millis() => {
+                    return Poll::Ready(End::Idle);
+                }
+                _ => check.as_mut().reset(Instant::now() + limits.header_timeout / 4),
+            }
+        }
+        if !stopped && stop.as_mut().poll(context).is_ready() {
+            stopped = true;
+            // Answers what is in flight, then closes; an idle connection closes at once.
+            Pin::new(&mut connection).graceful_shutdown();
+            context.waker().wake_by_ref();
+        }
+        Poll::Pending
+    })
+    .await;
+    let parts = connection.into_parts();
+    let mut stream = parts.io.into_inner().into_stream();
+    match end {
+        End::Takeover(takeover) => takeover(stream, parts.read_buf),
+        End::Idle => {}
+        End::TimedOut => {
+            let answer = raw_error(
+                "408 Request Timeout",
+                "timeout",
+                "the request head did not arrive in time",
+            );
+            let _ = tokio::time::timeout(LINGER, stream.write_all(&answer)).await;
+        }
+        End::Served => linger(stream).await,
+    }
+}
+
+async fn linger(mut stream: Stream) {
+    let _ = tokio::time::timeout(LINGER, async {
+        stream.shutdown().await?;
+        let mut discarded = [0; 4096];
+        while stream.read(&mut discarded).await? > 0 {}
+        std::io::Result::Ok(())
+    })
+    .await;
+}
+
+enum End {
+    Served,
+    Idle,
+    TimedOut,
+    Takeover(Takeover),
+}
+
+struct RequestService<H> {
+    handler: Arc<H>,
+    peer: Peer,
+    state: Arc<GuardState>,
+    slot: Slot,
+}
+
+impl<H: Handler> Service<Request<Incoming>> for RequestService<H> {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = BoxFuture<Result<Self::Response, Infallible>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        self.state.request_begins();
+        let (state, slot) = (self.state.clone(), self.slot.clone());
+        let reply = self.handler.clone().handle(request, self.peer);
+        Box::pin(async move {
+            let reply = reply.await;
+            state.request_ends();
+            match reply {
+                Reply::Http(response) => Ok(response),
+                Reply::Takeover(takeover) => {
+                    *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(takeover);
+                    // The connection is taken apart at its next look at the slot, right after this poll.
+                    std::future::pending().await
+                }
+            }
+        })
+    }
+}

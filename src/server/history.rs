@@ -1,0 +1,155 @@
+//! What is kept: queries, the newest event of a channel, deletion.
+
+use super::error::{ApiError, json, with_type};
+use super::node::Node;
+use super::request::Parameters;
+use super::request_subscription::Format;
+use crate::codec::{ListEnd, Shown, event_body, list_body};
+use crate::event::{Channel, Interest, Pattern, Position};
+use crate::log::{Order, Query, ReadError};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{Response, StatusCode};
+use std::sync::Arc;
+
+/// Largest page.
+const MAX_LIMIT: u64 = 1000;
+/// Largest offset: beyond it a cursor is the way.
+const MAX_OFFSET: u64 = 100_000;
+/// Most channels and patterns of a query.
+const MAX_PATTERNS: usize = 1024;
+
+/// `GET /v1/events`. `only` narrows it to what a client may see.
+pub async fn events(
+    node: &Arc<Node>,
+    query: Option<&str>,
+    only: Option<&Interest>,
+) -> Result<Response<Full<Bytes>>, ApiError> {
+    let parameters = Parameters::parse(query)?;
+    let format = format(&parameters)?;
+    let patterns = parameters.patterns(MAX_PATTERNS)?;
+    debug_assert!(only.is_none(), "this version has no permissions");
+    let epoch = node.source.log.epoch();
+    let head = node.source.hub.head();
+    let position = |name| -> Result<Option<Position>, ApiError> {
+        match parameters.cursor(name)? {
+            Some(cursor) if cursor.epoch != epoch || cursor.position > head => Err(ApiError::new(
+                StatusCode::GONE,
+                "reset",
+                format!("the log that the cursor `{name}` belongs to is gone: query without it"),
+            )),
+            cursor => Ok(cursor.map(|cursor| cursor.position)),
+        }
+    };
+    let order = match parameters.get("order") {
+        None | Some("asc") => Order::Ascending,
+        Some("desc") => Order::Descending,
+        Some(_) => return Err(ApiError::parameter("invalid_parameter", "order", "`order` is asc or desc")),
+    };
+    let query = Query {
+        interest: Interest::new(patterns),
+        filter: parameters.filter()?,
+        since: parameters.time("since")?,
+        until: parameters.time("until")?,
+        after: position("after")?.unwrap_or(Position::ZERO),
+        before: position("before")?,
+        limit: parameters.number("limit", MAX_LIMIT)?.unwrap_or(100) as usize,
+        offset: parameters.number("offset", MAX_OFFSET)?.unwrap_or(0) as usize,
+        order,
+    };
+    let log = node.source.log.clone();
+    let page = blocking(move || log.query(&query)).await?;
+    let events: Vec<_> =
+        page.events.into_iter().map(|event| Arc::new(Shown::new(event, epoch))).collect();
+    let cursor = node.source.cursor(page.reached).encode();
+    Ok(list(format, &events, cursor.as_str(), ListEnd::More(page.more)))
+}
+
+/// `GET /v1/channels/{channel}/last`.
+pub async fn last(
+    node: &Arc<Node>,
+    channel: Channel,
+    query: Option<&str>,
+) -> Result<Response<Full<Bytes>>, ApiError> {
+    let format = format(&Parameters::parse(query)?)?;
+    let log = node.source.log.clone();
+    let name = channel.clone();
+    let Some(event) = blocking(move || log.last(&name)).await? else {
+        return Err(ApiError::not_found(format!("the log has no event of `{channel}`")));
+    };
+    let shown = Shown::new(event, node.source.log.epoch());
+    Ok(match format {
+        Format::Json => json(StatusCode::OK, event_body(&shown, crate::codec::Encoding::Json)),
+        Format::MessagePack => with_type(
+            StatusCode::OK,
+            "application/msgpack",
+            event_body(&shown, crate::codec::Encoding::MessagePack),
+        ),
+    })
+}
+
+/// `DELETE /v1/events`.
+pub async fn delete(node: &Arc<Node>, query: Option<&str>) -> Result<Response<Full<Bytes>>, ApiError> {
+    let parameters = Parameters::parse(query)?;
+    let older_than = parameters.time("older_than")?;
+    let patterns: Vec<Pattern> = parameters.patterns(MAX_PATTERNS)?;
+    if older_than.is_none() && patterns.is_empty() {
+        return Err(ApiError::parameter(
+            "invalid_parameter",
+            "older_than",
+            "say what to delete: `older_than`, `channel` or both; `channel=>` is everything",
+        ));
+    }
+    let log = node.source.log.clone();
+    let deleted = tokio::task::spawn_blocking(move || {
+        let interest = Interest::new(patterns);
+        log.delete(older_than, (!interest.is_empty()).then_some(&interest))
+    })
+    .await
+    .map_err(|_| unreadable())?
+    .map_err(|error| {
+        tracing::warn!(%error, "events could not be deleted");
+        ApiError::unavailable("unavailable", "the log could not be changed now: try again")
+    })?;
+    Ok(json(StatusCode::OK, format!("{{\"deleted\":{deleted}}}")))
+}
+
+/// A list of events as an answer.
+pub fn list(format: Format, events: &[Arc<Shown>], cursor: &str, end: ListEnd) -> Response<Full<Bytes>> {
+    match format {
+        Format::Json => {
+            json(StatusCode::OK, list_body(events, cursor, end, crate::codec::Encoding::Json))
+        }
+        Format::MessagePack => with_type(
+            StatusCode::OK,
+            "application/msgpack",
+            list_body(events, cursor, end, crate::codec::Encoding::MessagePack),
+        ),
+    }
+}
+
+fn format(parameters: &Parameters<'_>) -> Result<Format, ApiError> {
+    match parameters.get("format") {
+        None | Some("json") => Ok(Format::Json),
+        Some("msgpack") => Ok(Format::MessagePack),
+        Some(_) => Err(ApiError::parameter("invalid_parameter", "format", "`format` is json or msgpack")),
+    }
+}
+
+/// Reads the log where blocking is allowed.
+pub async fn blocking<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
+) -> Result<T, ApiError> {
+    match tokio::task::spawn_blocking(read).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "the log could not be read");
+            Err(unreadable())
+        }
+        Err(_) => Err(unreadable()),
+    }
+}
+
+fn unreadable() -> ApiError {
+    ApiError::unavailable("unavailable", "the log cannot be read now: try again")
+}

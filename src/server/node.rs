@@ -1,0 +1,145 @@
+//! What the listeners share: the flows, the limits in force, the clients.
+
+use super::host::OriginPolicy;
+use super::registry::Registry;
+use super::routes::Route;
+use crate::bus::{Bus, Inflow};
+use crate::intake::IntakeLimits;
+use crate::metrics::Metrics;
+use crate::publish::Publisher;
+use crate::replica::Health;
+use crate::subscribe::Source;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+/// One running Sidewire, as its listeners see it.
+pub struct Node {
+    /// Where subscriptions read.
+    pub source: Arc<Source>,
+    /// Where drafts enter.
+    pub publisher: Publisher,
+    /// The bus, for probes.
+    pub bus: Arc<dyn Bus>,
+    /// The queue to the log, for its depth.
+    pub inflow: Arc<Inflow>,
+    /// Whether the log takes events.
+    pub health: Arc<Health>,
+    /// All series.
+    pub metrics: Arc<Metrics>,
+    /// The clients.
+    pub registry: Arc<Registry>,
+    /// When it started.
+    pub started: Instant,
+    /// What can be changed while it runs.
+    settings: RwLock<Arc<Settings>>,
+    /// The configuration in force, secrets masked.
+    config: RwLock<serde_json::Value>,
+    /// Set at the begin of a shutdown: not ready any more.
+    draining: AtomicBool,
+    /// When the last probe came back, in ms since the start plus one; 0 before the first.
+    probed_ms: AtomicU64,
+}
+
+/// What can be changed while a node runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Host names of the app listener besides its own.
+    pub app_hosts: Vec<String>,
+    /// The same for the admin listener.
+    pub admin_hosts: Vec<String>,
+    /// Which pages may use the client listener.
+    pub origins: OriginPolicy,
+    /// The app's own URLs.
+    pub routes: Vec<Route>,
+    /// Between pings on a WebSocket.
+    pub heartbeat: Duration,
+    /// Between comments on SSE and heartbeats on NDJSON.
+    pub sse_heartbeat: Duration,
+    /// A client whose socket takes nothing for so long is cut off.
+    pub stall_timeout: Duration,
+    /// A WebSocket client that sends nothing at all for so long is cut off; zero for never.
+    pub idle_timeout: Duration,
+    /// Limits on publishes.
+    pub intake: IntakeLimits,
+    /// Largest request body.
+    pub body_bytes: usize,
+    /// For a whole request body.
+    pub body_timeout: Duration,
+    /// Most channels and patterns of a connection.
+    pub subscriptions: usize,
+    /// Largest message from a client.
+    pub message_bytes: usize,
+    /// Messages a second from a client; zero for no limit.
+    pub messages_per_second: u32,
+    /// How often the bus is probed.
+    pub probe_interval: Duration,
+}
+
+impl Node {
+    /// A node of these parts.
+    #[allow(clippy::too_many_arguments, reason = "called once, by who builds the parts")]
+    pub fn new(
+        source: Arc<Source>,
+        publisher: Publisher,
+        bus: Arc<dyn Bus>,
+        inflow: Arc<Inflow>,
+        health: Arc<Health>,
+        metrics: Arc<Metrics>,
+        registry: Arc<Registry>,
+        settings: Settings,
+        config: serde_json::Value,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            source,
+            publisher,
+            bus,
+            inflow,
+            health,
+            metrics,
+            registry,
+            started: Instant::now(),
+            settings: RwLock::new(Arc::new(settings)),
+            config: RwLock::new(config),
+            draining: AtomicBool::new(false),
+            probed_ms: AtomicU64::new(0),
+        })
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts other settings in force; what is connected stays.
+    pub fn reload(&self, settings: Settings, config: serde_json::Value) {
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
+    }
+
+    /// The configuration in force, secrets masked.
+    pub fn config(&self) -> serde_json::Value {
+        self.config.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Readiness off.
+    pub fn begin_drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is shutting down.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a probe came back.
+    pub fn probe_returned(&self) {
+        self.probed_ms.store(self.started.elapsed().as_millis() as u64 + 1, Ordering::Relaxed);
+    }
+
+    /// How long ago the last probe came back.
+    pub fn since_probe(&self) -> Option<Duration> {
+        let probed = self.probed_ms.load(Ordering::Relaxed).checked_sub(1)?;
+        Some(self.started.elapsed().saturating_sub(Duration::from_millis(probed)))
+    }
+}

@@ -1,0 +1,285 @@
+//! SSE and the NDJSON stream: a client that only listens. The socket was taken out of hyper; the answer's
+//! head is written here and its body ends with the connection (RFC 9112, section 6.3, rule 8).
+
+use super::close::CloseReason;
+use super::connection::Takeover;
+use super::host::Origin;
+use super::node::Node;
+use super::outlet::{Halt, Outlet};
+use super::registry::{Admission, Registration};
+use super::request_subscription::{Asked, Format};
+use super::stream::Stream;
+use crate::codec::{Framing, Shown};
+use crate::event::{EventName, Position};
+use crate::metrics::Transport;
+use crate::subscribe::{Opening, ResumeStatus, Subscription, open};
+use bytes::Bytes;
+use std::future::{Future, poll_fn};
+use std::io::ErrorKind;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use tokio::time::{Instant, Sleep};
+
+/// Which of the two.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Server-sent events, the event as JSON in `data:`.
+    Sse,
+    /// Server-sent events with the data alone in `data:`.
+    SseRaw,
+    /// One JSON object a line.
+    Lines,
+    /// MessagePack maps one after the other.
+    MessagePack,
+}
+
+impl Kind {
+    /// For an endless stream in this format.
+    pub fn stream(format: Format) -> Self {
+        match format {
+            Format::Json => Self::Lines,
+            Format::MessagePack => Self::MessagePack,
+        }
+    }
+
+    fn framing(self) -> Framing {
+        match self {
+            Self::Sse => Framing::Sse,
+            Self::SseRaw => Framing::SseRaw,
+            Self::Lines => Framing::Lines,
+            Self::MessagePack => Framing::MessagePackBody,
+        }
+    }
+
+    fn transport(self) -> Transport {
+        match self {
+            Self::Sse | Self::SseRaw => Transport::Sse,
+            Self::Lines | Self::MessagePack => Transport::Stream,
+        }
+    }
+
+    fn media_type(self) -> &'static str {
+        match self {
+            Self::Sse | Self::SseRaw => "text/event-stream",
+            Self::Lines => "application/x-ndjson",
+            Self::MessagePack => "application/msgpack",
+        }
+    }
+
+    /// A note to the client that is no event.
+    fn note(self, node: &Node, note: Note, at: Position) -> Bytes {
+        let cursor = node.source.cursor(at).encode();
+        let text = match (self, note) {
+            (Self::Sse | Self::SseRaw, Note::Begin) => format!(": sidewire\nid: {cursor}\n\n"),
+            (Self::Sse | Self::SseRaw, Note::Heartbeat) => format!(":\nid: {cursor}\n\n"),
+            (Self::Sse | Self::SseRaw, Note::Resume(status)) => format!(
+                "id: {cursor}\nevent: sidewire.resume\ndata: {{\"resume\":\"{}\",\"cursor\":\"{cursor}\"}}\n\n",
+                status.as_str()
+            ),
+            (Self::Sse | Self::SseRaw, Note::Bye(reason)) => format!(
+                "event: sidewire.bye\ndata: {{\"code\":{},\"reason\":\"{}\",\"retry\":{}}}\n\n",
+                reason.code(),
+                reason.reason(),
+                reason.retry()
+            ),
+            (Self::Lines | Self::MessagePack, note) => {
+                let map = match note {
+                    Note::Begin => return Bytes::new(),
+                    Note::Heartbeat => serde_json::json!({"type": "heartbeat", "cursor": cursor}),
+                    Note::Resume(status) => {
+                        serde_json::json!({"type": "resume", "resume": status.as_str(), "cursor": cursor})
+                    }
+                    Note::Bye(reason) => serde_json::json!({
+                        "type": "bye", "code": reason.code(), "reason": reason.reason(), "retry": reason.retry()
+                    }),
+                };
+                if self == Self::MessagePack {
+                    return rmp_serde::to_vec_named(&map).unwrap_or_default().into();
+                }
+                format!("{map}\n")
+            }
+        };
+        text.into()
+    }
+}
+
+/// What is said besides events.
+#[derive(Clone, Copy)]
+enum Note {
+    Begin,
+    Heartbeat,
+    Resume(ResumeStatus),
+    Bye(CloseReason),
+}
+
+/// Begins a stream: decides where it starts, then takes the socket.
+pub async fn begin(node: Arc<Node>, kind: Kind, asked: Asked, origin: Origin, admission: Admission) -> Takeover {
+    let opening = open(&node.source, &asked.request()).await;
+    Box::new(move |stream, _unread| {
+        let client = Client::new(node, kind, asked, opening, origin, admission, stream);
+        tokio::spawn(client.run());
+    })
+}
+
+struct Client {
+    node: Arc<Node>,
+    kind: Kind,
+    outlet: Outlet,
+    subscription: Subscription,
+    registration: Registration,
+    close_on: Arc<[EventName]>,
+    /// Sent before anything else.
+    first: Vec<Arc<Shown>>,
+    bye: Option<CloseReason>,
+    told: Position,
+    _admission: Admission,
+}
+
+impl Client {
+    fn new(
+        node: Arc<Node>,
+        kind: Kind,
+        asked: Asked,
+        opening: Opening,
+        origin: Origin,
+        admission: Admission,
+        stream: Stream,
+    ) -> Self {
+        let mut begin = head(kind, &origin);
+        begin.extend_from_slice(&kind.note(&node, Note::Begin, opening.start));
+        node.metrics.resumed(opening.resume.as_str());
+        if !matches!(opening.resume, ResumeStatus::None | ResumeStatus::Ok) {
+            begin.extend_from_slice(&kind.note(&node, Note::Resume(opening.resume), opening.start));
+        }
+        let registration = node.registry.register();
+        let mut subscription = Subscription::new(node.source.clone(), Some(registration.id()));
+        for pattern in &asked.patterns {
+            subscription.join(pattern, asked.filter.clone());
+        }
+        subscription.start(opening.start, opening.told_lost);
+        if !asked.close_on.is_empty() {
+            subscription.one_by_one();
+        }
+        node.metrics.subscriptions.add(subscription.len() as i64);
+        let outlet =
+            Outlet::new(stream, kind.framing(), kind.transport(), node.metrics.clone(), begin.into());
+        Self {
+            node,
+            kind,
+            outlet,
+            subscription,
+            registration,
+            close_on: asked.close_on,
+            first: opening.first,
+            bye: None,
+            told: opening.start,
+            _admission: admission,
+        }
+    }
+
+    async fn run(mut self) {
+        let interval = self.node.settings().sse_heartbeat;
+        let heartbeat = tokio::time::sleep(interval);
+        let mut heartbeat = std::pin::pin!(heartbeat);
+        poll_fn(|context| self.poll(heartbeat.as_mut(), context)).await;
+    }
+
+    /// Ready when the connection has ended.
+    fn poll(&mut self, mut heartbeat: Pin<&mut Sleep>, context: &mut Context<'_>) -> Poll<()> {
+        if self.is_gone(context) {
+            return Poll::Ready(());
+        }
+        if self.bye.is_none()
+            && let Poll::Ready(reason) = self.registration.handle().poll_closed(context)
+        {
+            self.bye = Some(reason);
+        }
+        loop {
+            while heartbeat.as_mut().poll(context).is_ready() {
+                let settings = self.node.settings();
+                if self.outlet.stalled_for() >= settings.stall_timeout {
+                    self.node.metrics.closed(CloseReason::TooSlow.code());
+                    return Poll::Ready(());
+                }
+                heartbeat.as_mut().reset(Instant::now() + settings.sse_heartbeat);
+                if self.outlet.is_flushed() {
+                    let at = self.subscription.settle();
+                    self.outlet.send(self.kind.note(&self.node, Note::Heartbeat, at));
+                    self.told = at;
+                }
+            }
+            match ready!(self.poll_write(context)) {
+                Halt::Lost => {
+                    let at = self.subscription.position();
+                    self.outlet.send(self.kind.note(&self.node, Note::Resume(ResumeStatus::Expired), at));
+                }
+                Halt::Done => self.bye = Some(CloseReason::Done),
+                Halt::Failed => self.bye = Some(CloseReason::LogUnavailable),
+                Halt::Broken(_) => return Poll::Ready(()),
+            }
+        }
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<Halt> {
+        if let Err(error) = ready!(self.outlet.poll_flush(context)) {
+            return Poll::Ready(Halt::Broken(error));
+        }
+        if let Some(reason) = self.bye {
+            // Said once; then the connection ends.
+            self.node.metrics.closed(reason.code());
+            self.outlet.send(self.kind.note(&self.node, Note::Bye(reason), self.told));
+            let _ = self.outlet.poll_flush(context);
+            return Poll::Ready(Halt::Broken(ErrorKind::ConnectionAborted.into()));
+        }
+        if !self.first.is_empty()
+            && let Err(halt) = ready!(self.outlet.poll_events(&mut self.first, &self.close_on, context))
+        {
+            return Poll::Ready(halt);
+        }
+        self.outlet.poll_deliver(&mut self.subscription, &self.close_on, context)
+    }
+
+    /// Whether the client has closed. What it sends is thrown away: it has nothing to say.
+    fn is_gone(&self, context: &mut Context<'_>) -> bool {
+        let mut discarded = [0; 512];
+        for _ in 0..16 {
+            match self.outlet.stream().poll_read_ready(context) {
+                Poll::Pending => return false,
+                Poll::Ready(Err(_)) => return true,
+                Poll::Ready(Ok(())) => {}
+            }
+            match self.outlet.stream().try_read(&mut discarded) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(_) => return true,
+            }
+        }
+        // It keeps sending: others first.
+        context.waker().wake_by_ref();
+        false
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.node.metrics.subscriptions.sub(self.subscription.len() as i64);
+    }
+}
+
+fn head(kind: Kind, origin: &Origin) -> Vec<u8> {
+    let mut head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: {}\r\nCache-Control: no-store\r\nX-Accel-Buffering: no\r\nConnection: close\r\nVary: Origin\r\n",
+        kind.media_type()
+    )
+    .into_bytes();
+    if let Origin::Allowed(origin) = origin {
+        // A header value that came in as one cannot break the head.
+        head.extend_from_slice(b"Access-Control-Allow-Origin: ");
+        head.extend_from_slice(origin.as_bytes());
+        head.extend_from_slice(b"\r\n");
+    }
+    head.extend_from_slice(b"\r\n");
+    head
+}

@@ -1,0 +1,180 @@
+//! Long-poll: what is there, as soon as there is something, or nothing at the timeout.
+
+use super::error::ApiError;
+use super::history::list;
+use super::node::Node;
+use super::request::Parameters;
+use super::request_subscription::{Asked, Format};
+use crate::codec::{Framing, ListEnd, Shown};
+use crate::event::Position;
+use crate::metrics::{Metrics, Transport};
+use crate::subscribe::{Next, ResumeStatus, Subscription, open};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::Response;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Longest wait that a client may ask for.
+const MAX_TIMEOUT_SECONDS: f64 = 120.0;
+/// What a client waits that does not say.
+const TIMEOUT: Duration = Duration::from_secs(25);
+/// Largest page.
+const MAX_LIMIT: u64 = 1000;
+/// An answer ends with the event that brings it above this: big events make short pages.
+const MAX_BYTES: usize = 4 << 20;
+
+/// `GET /v1/poll`.
+pub async fn poll(
+    node: &Arc<Node>,
+    asked: Asked,
+    parameters: &Parameters<'_>,
+) -> Result<Response<Full<Bytes>>, ApiError> {
+    let limit = parameters.number("limit", MAX_LIMIT)?.unwrap_or(100).max(1) as usize;
+    let timeout = timeout(parameters)?;
+    let _open = Open::new(&node.metrics);
+    let registration = node.registry.register();
+    let opening = open(&node.source, &asked.request()).await;
+    node.metrics.resumed(opening.resume.as_str());
+    if opening.resume == ResumeStatus::Unavailable {
+        return Err(ApiError::unavailable("unavailable", "the log cannot be read now: try again"));
+    }
+    let mut page = Page { events: opening.first, bytes: 0, resume: opening.resume, limit };
+    // Asking for more than a page of newest events is served by `GET /v1/events`.
+    page.events.truncate(limit);
+    let mut subscription = Subscription::new(node.source.clone(), None);
+    for pattern in &asked.patterns {
+        subscription.join(pattern, asked.filter.clone());
+    }
+    subscription.start(opening.start, opening.told_lost);
+    let mut at = opening.start;
+    let deadline = tokio::time::Instant::now() + timeout;
+    loop {
+        // What is there now is taken without waiting, up to the limit.
+        match ready_now(&mut subscription, timeout.is_zero() && !page.is_complete()).await {
+            Some(next) => {
+                if !page.add(next, &mut at, &mut subscription)? {
+                    break;
+                }
+                continue;
+            }
+            None if page.is_complete() || timeout.is_zero() => {
+                if page.events.len() < limit {
+                    at = subscription.settle().max(at);
+                }
+                break;
+            }
+            None => {}
+        }
+        let closed = poll_fn(|context| registration.handle().poll_closed(context));
+        let next = tokio::select! {
+            next = poll_fn(|context| subscription.poll_next(context)) => next,
+            _ = closed => break,
+            () = tokio::time::sleep_until(deadline) => {
+                at = subscription.settle().max(at);
+                break;
+            }
+        };
+        if !page.add(next, &mut at, &mut subscription)? {
+            break;
+        }
+    }
+    let counters = node.metrics.transport(Transport::Poll);
+    counters.delivered_events.inc_by(page.events.len() as u64);
+    let cursor = node.source.cursor(at).encode();
+    let response = list(asked.format, &page.events, cursor.as_str(), ListEnd::Resume(page.resume.as_str()));
+    counters.delivered_bytes.inc_by(hyper::body::Body::size_hint(response.body()).lower());
+    Ok(response)
+}
+
+/// What the subscription has now. With `patient`, reading the log is waited for: without a timeout a client
+/// still gets what the log has.
+async fn ready_now(subscription: &mut Subscription, patient: bool) -> Option<Next> {
+    if patient && subscription.is_reading_log() {
+        return Some(poll_fn(|context| subscription.poll_next(context)).await);
+    }
+    let next = poll_fn(|context| {
+        std::task::Poll::Ready(match subscription.poll_next(context) {
+            std::task::Poll::Ready(next) => Some(next),
+            std::task::Poll::Pending => None,
+        })
+    })
+    .await;
+    match next {
+        None if subscription.is_reading_log() && patient => {
+            Some(poll_fn(|context| subscription.poll_next(context)).await)
+        }
+        next => next,
+    }
+}
+
+struct Page {
+    events: Vec<Arc<Shown>>,
+    bytes: usize,
+    resume: ResumeStatus,
+    limit: usize,
+}
+
+impl Page {
+    fn is_complete(&self) -> bool {
+        !self.events.is_empty()
+    }
+
+    /// Adds what came; false when the page is full. `at` moves to the last event that is in.
+    fn add(&mut self, next: Next, at: &mut Position, subscription: &mut Subscription) -> Result<bool, ApiError> {
+        let events = match next {
+            Next::Batches(batches) => {
+                batches.iter().flat_map(|batch| batch.events()).cloned().collect::<Vec<_>>()
+            }
+            Next::Events(events) | Next::Replayed(events) => events,
+            Next::Lost => {
+                self.resume = ResumeStatus::Expired;
+                return Ok(true);
+            }
+            Next::Failed => {
+                return Err(ApiError::unavailable("unavailable", "the log cannot be read now: try again"));
+            }
+        };
+        for shown in events {
+            if self.events.len() >= self.limit || self.bytes >= MAX_BYTES {
+                return Ok(false);
+            }
+            *at = shown.event.position;
+            self.bytes += shown.frame(Framing::JsonBody).len();
+            self.events.push(shown);
+        }
+        *at = (*at).max(subscription.position());
+        Ok(self.events.len() < self.limit && self.bytes < MAX_BYTES)
+    }
+}
+
+fn timeout(parameters: &Parameters<'_>) -> Result<Duration, ApiError> {
+    let Some(text) = parameters.get("timeout") else { return Ok(TIMEOUT) };
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.0..=MAX_TIMEOUT_SECONDS).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err(ApiError::parameter(
+            "invalid_parameter",
+            "timeout",
+            format!("`timeout` is a number of seconds from 0 to {MAX_TIMEOUT_SECONDS}"),
+        )),
+    }
+}
+
+/// Counts a poll while it is open.
+struct Open<'a>(&'a Metrics);
+
+impl<'a> Open<'a> {
+    fn new(metrics: &'a Metrics) -> Self {
+        let counters = metrics.transport(Transport::Poll);
+        counters.connections.inc();
+        counters.opened.inc();
+        Self(metrics)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.transport(Transport::Poll).connections.dec();
+    }
+}

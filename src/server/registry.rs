@@ -1,0 +1,194 @@
+//! The open client connections, so that they can be closed one by one or all together, and counted.
+
+use super::close::CloseReason;
+use crate::event::ConnectionId;
+use futures_util::task::AtomicWaker;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+/// All open client connections of this node.
+pub struct Registry {
+    /// Tells nodes and runs apart, so that an `exclude` of an earlier run fits nobody.
+    node: String,
+    serial: AtomicU64,
+    handles: Mutex<HashMap<u64, Arc<Handle>, foldhash::fast::RandomState>>,
+    by_ip: Mutex<HashMap<IpAddr, usize, foldhash::fast::RandomState>>,
+    open: AtomicUsize,
+}
+
+/// How one connection is told to close.
+#[derive(Default)]
+pub struct Handle {
+    reason: AtomicU8,
+    waker: AtomicWaker,
+}
+
+impl Handle {
+    /// Tells the connection to close; the first reason counts.
+    pub fn close(&self, reason: CloseReason) {
+        let _ = self.reason.compare_exchange(0, reason.index(), Ordering::AcqRel, Ordering::Relaxed);
+        self.waker.wake();
+    }
+
+    /// Ready when it was told to close.
+    pub fn poll_closed(&self, context: &Context<'_>) -> Poll<CloseReason> {
+        self.waker.register(context.waker());
+        match CloseReason::from_index(self.reason.load(Ordering::Acquire)) {
+            Some(reason) => Poll::Ready(reason),
+            None => Poll::Pending,
+        }
+    }
+}
+
+/// A connection's entry; leaving the registry with it.
+pub struct Registration {
+    registry: Arc<Registry>,
+    serial: u64,
+    handle: Arc<Handle>,
+}
+
+impl Registration {
+    /// The id as told in `welcome`.
+    pub fn id(&self) -> ConnectionId {
+        ConnectionId::parse(&format!("{}-{:x}", self.registry.node, self.serial))
+            .expect("two short hexadecimal numbers are a valid connection id")
+    }
+
+    /// How this connection is told to close.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.registry.handles().remove(&self.serial);
+    }
+}
+
+/// A place among the connections that are allowed at a time.
+pub struct Admission {
+    registry: Arc<Registry>,
+    ip: Option<IpAddr>,
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.registry.open.fetch_sub(1, Ordering::Relaxed);
+        if let Some(ip) = self.ip {
+            let mut by_ip = self.registry.by_ip();
+            if let Some(count) = by_ip.get_mut(&ip) {
+                *count -= 1;
+                if *count == 0 {
+                    by_ip.remove(&ip);
+                }
+            }
+        }
+    }
+}
+
+/// Why a connection is not admitted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refused {
+    /// The node has all it takes.
+    Full,
+    /// The address has all it may have.
+    AddressFull,
+}
+
+impl Registry {
+    /// The registry of a node with this name.
+    pub fn new(node: String) -> Arc<Self> {
+        Arc::new(Self {
+            node,
+            serial: AtomicU64::new(1),
+            handles: Mutex::default(),
+            by_ip: Mutex::default(),
+            open: AtomicUsize::new(0),
+        })
+    }
+
+    /// The node's name.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// Admits a connection within the limits; 0 means no limit.
+    pub fn admit(
+        self: &Arc<Self>,
+        ip: Option<IpAddr>,
+        most: usize,
+        most_per_ip: usize,
+    ) -> Result<Admission, Refused> {
+        if most > 0 && self.open.load(Ordering::Relaxed) >= most {
+            return Err(Refused::Full);
+        }
+        if let Some(ip) = ip {
+            let mut by_ip = self.by_ip();
+            let count = by_ip.entry(ip).or_insert(0);
+            if most_per_ip > 0 && *count >= most_per_ip {
+                return Err(Refused::AddressFull);
+            }
+            *count += 1;
+        }
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Ok(Admission { registry: self.clone(), ip })
+    }
+
+    /// Enters a client.
+    pub fn register(self: &Arc<Self>) -> Registration {
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        let handle = Arc::<Handle>::default();
+        self.handles().insert(serial, handle.clone());
+        Registration { registry: self.clone(), serial, handle }
+    }
+
+    /// Closes one connection; false when this node has none with that id.
+    pub fn disconnect(&self, id: &str) -> bool {
+        let serial = id
+            .strip_prefix(&self.node)
+            .and_then(|rest| rest.strip_prefix('-'))
+            .and_then(|serial| u64::from_str_radix(serial, 16).ok());
+        let handle = serial.and_then(|serial| self.handles().get(&serial).cloned());
+        match handle {
+            Some(handle) => {
+                handle.close(CloseReason::Disconnected);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Tells all clients to go elsewhere, evenly over `spread`, so that they do not come back all at once;
+    /// waits until they have gone, at most as long again.
+    pub async fn drain(&self, spread: Duration) {
+        let handles: Vec<_> = self.handles().values().cloned().collect();
+        let steps = handles.len().clamp(1, 100);
+        for chunk in handles.chunks(handles.len().div_ceil(steps).max(1)) {
+            for handle in chunk {
+                handle.close(CloseReason::GoingAway);
+            }
+            tokio::time::sleep(spread / steps as u32).await;
+        }
+        let patience = tokio::time::Instant::now() + spread.max(Duration::from_secs(1));
+        while !self.handles().is_empty() && tokio::time::Instant::now() < patience {
+            // Who came while the others were told is told now.
+            for handle in self.handles().values() {
+                handle.close(CloseReason::GoingAway);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    fn handles(&self) -> MutexGuard<'_, HashMap<u64, Arc<Handle>, foldhash::fast::RandomState>> {
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn by_ip(&self) -> MutexGuard<'_, HashMap<IpAddr, usize, foldhash::fast::RandomState>> {
+        self.by_ip.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
