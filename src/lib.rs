@@ -5,3 +5,5 @@
 
 // The words: what is published, and how it is named.
 pub mod event;
+// Keeps the events on disk for a while and reads them again; the only part that knows sled.
+pub mod log;

@@ -1,0 +1,371 @@
+//! The event log: an append-only journal in front, everything older packed in sled, read as one.
+//!
+//! An event is in the journal before anybody sees it, so what was shown survives a `kill -9`; [`Log::sync`]
+//! makes it survive a power cut. All methods block; none panics on what is on the disk.
+
+mod deletions;
+mod directory;
+mod error;
+mod ids;
+mod journal;
+mod liveness;
+mod memtable;
+mod meta;
+mod options;
+mod query;
+mod read;
+mod record;
+mod recovery;
+#[cfg(test)]
+mod testing;
+mod view;
+mod walk;
+mod wire;
+mod writer;
+
+pub use error::{AppendError, DeleteError, OpenError, ReadError};
+pub use options::{ID_LIMIT, ID_WINDOW, LogObserver, LogOptions, LogStats, Rule};
+pub use query::{Order, Query, QueryPage};
+pub use read::{Budget, Page, Resume, ResumeStatus};
+
+use crate::event::{Channel, Cursor, Epoch, Event, EventId, Expiry, Filter, Interest, Position, Ttl, UnixMs};
+use deletions::Deletions;
+use directory::Directory;
+use ids::Ids;
+use meta::{Meta, Watermark};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
+use view::{Source, View};
+use writer::{Active, Writer};
+
+/// The event log of one directory. Clones are the same log.
+#[derive(Clone)]
+pub struct Log(Arc<Handle>);
+
+/// Closes the log when the last clone is gone.
+struct Handle(Arc<Shared>);
+
+impl Log {
+    /// Opens the log, or makes one. Reads journals and summaries only, so that it is quick.
+    pub fn open(options: LogOptions) -> Result<Log, OpenError> {
+        let shared = Arc::new(Shared::open(options)?);
+        Ok(Log(Arc::new(Handle(shared))))
+    }
+
+    /// Which log this is: another one after it was lost or set back.
+    pub fn epoch(&self) -> Epoch {
+        self.shared().meta.epoch
+    }
+
+    /// The newest position that was appended or is remembered.
+    pub fn head(&self) -> Position {
+        self.shared().head()
+    }
+
+    /// Where an orderer that numbers by this log goes on.
+    pub fn next_position(&self) -> Position {
+        self.shared().next_position()
+    }
+
+    /// When an event that is accepted now ceases to be kept.
+    pub fn expiry(&self, channel: &Channel, ttl: Ttl, now: UnixMs) -> Expiry {
+        let options = &self.shared().options;
+        let rule = options.rule(channel);
+        if ttl == Ttl::Live || rule.is_some_and(|rule| !rule.store) {
+            return Expiry::Live;
+        }
+        let most = options.ttl.as_millis() as u64;
+        let by_rule = rule.and_then(|rule| rule.ttl).map_or(most, |ttl| ttl.as_millis() as u64);
+        let kept = if let Ttl::Ms(asked) = ttl { asked } else { by_rule };
+        match kept.min(most) {
+            0 => Expiry::Live,
+            kept => Expiry::At(now.saturating_add(kept)),
+        }
+    }
+
+    /// Where the event with this publisher-given id stands, if it is still remembered.
+    pub fn known_id(&self, id: &EventId) -> Option<Position> {
+        lock(&self.shared().ids).position(id)
+    }
+
+    /// Appends a group with one write; after an error nothing of it is visible. Positions must grow. Events
+    /// that are live only advance the head and have their ids remembered, but are not stored.
+    pub fn append(&self, group: &[Arc<Event>]) -> Result<(), AppendError> {
+        self.shared().append(group)
+    }
+
+    /// Makes durable everything that was appended before the call, up to the position returned. May run
+    /// beside [`Log::append`].
+    pub fn sync(&self) -> Result<Position, AppendError> {
+        self.shared().sync()
+    }
+
+    /// What a client that comes back with a cursor is told, and where it reads on.
+    pub fn resume(&self, interest: &Interest, cursor: Cursor) -> Resume {
+        self.shared().resume(interest, cursor)
+    }
+
+    /// The kept matching events in `(after, up_to]`, as many as the budget and a bounded time allow: the page
+    /// may be empty and yet not have reached the end.
+    pub fn read_after(
+        &self,
+        interest: &Interest,
+        filter: &Filter,
+        after: Position,
+        up_to: Position,
+        budget: Budget,
+    ) -> Result<Page, ReadError> {
+        self.shared().read_after(interest, filter, after, up_to, budget)
+    }
+
+    /// Looks events up. Bounded in time: with sparse results it returns what it has, and where to go on.
+    pub fn query(&self, query: &Query) -> Result<QueryPage, ReadError> {
+        self.shared().query(query)
+    }
+
+    /// The last `count` matching events, oldest first.
+    pub fn newest(
+        &self,
+        interest: &Interest,
+        filter: &Filter,
+        count: usize,
+    ) -> Result<Vec<Arc<Event>>, ReadError> {
+        self.shared().newest(interest, filter, count)
+    }
+
+    /// The newest event of a channel.
+    pub fn last(&self, channel: &Channel) -> Result<Option<Arc<Event>>, ReadError> {
+        self.shared().last(channel)
+    }
+
+    /// The newest event of each matching channel, oldest first.
+    pub fn last_of_each(
+        &self,
+        interest: &Interest,
+        filter: &Filter,
+        most: usize,
+    ) -> Result<Vec<Arc<Event>>, ReadError> {
+        self.shared().last_of_each(interest, filter, most)
+    }
+
+    /// The event at a position.
+    pub fn find(&self, position: Position) -> Result<Option<Arc<Event>>, ReadError> {
+        self.shared().find(position)
+    }
+
+    /// Deletes events: durable when it returns. Says how many are no longer kept.
+    pub fn delete(
+        &self,
+        older_than: Option<UnixMs>,
+        interest: Option<&Interest>,
+    ) -> Result<u64, DeleteError> {
+        self.shared().delete(older_than, interest)
+    }
+
+    /// What the log says about itself; cheap.
+    pub fn stats(&self) -> LogStats {
+        self.shared().stats()
+    }
+
+    /// Closes in order: everything durable, the head noted, the threads stopped. Again does nothing.
+    pub fn close(&self) {
+        self.shared().close();
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.0.0
+    }
+}
+
+/// What all threads of a log share.
+struct Shared {
+    options: LogOptions,
+    directory: Directory,
+    meta: Meta,
+    /// The newest position; readers never see beyond it.
+    head: AtomicU64,
+    /// Where numbering goes on, at least.
+    next: AtomicU64,
+    view: RwLock<Arc<View>>,
+    writer: Mutex<Writer>,
+    /// Journals that may hold events that are not durable yet.
+    unsynced: Mutex<Vec<Active>>,
+    syncing: Mutex<()>,
+    ids: Mutex<Ids>,
+    deletions: RwLock<Arc<Deletions>>,
+    counters: Counters,
+}
+
+#[derive(Default)]
+struct Counters {
+    stored_events: AtomicU64,
+    synced_events: AtomicU64,
+    appended_bytes: AtomicU64,
+    fsyncs: AtomicU64,
+    last_fsync_us: AtomicU64,
+    damaged: AtomicU64,
+}
+
+impl Shared {
+    fn open(options: LogOptions) -> Result<Self, OpenError> {
+        let directory = Directory::open(&options.dir)?;
+        let found = recovery::recover(&directory, options.id_window, options.id_limit)?;
+        let deletions = Deletions::read(directory.path());
+        let counters = Counters { damaged: AtomicU64::new(found.damaged), ..Counters::default() };
+        Ok(Self {
+            options,
+            directory,
+            meta: found.meta,
+            head: AtomicU64::new(found.head.0),
+            next: AtomicU64::new(found.next.0),
+            view: RwLock::new(Arc::new(found.view)),
+            writer: Mutex::new(Writer::new(found.last_stored, found.after_crash)),
+            unsynced: Mutex::default(),
+            syncing: Mutex::default(),
+            ids: Mutex::new(found.ids),
+            deletions: RwLock::new(Arc::new(deletions)),
+            counters,
+        })
+    }
+
+    fn head(&self) -> Position {
+        Position(self.head.load(Ordering::Acquire))
+    }
+
+    fn next_position(&self) -> Position {
+        Position(self.next.load(Ordering::Acquire)).max(self.head().next())
+    }
+
+    fn deletions(&self) -> Arc<Deletions> {
+        read_lock(&self.deletions).clone()
+    }
+
+    fn change_view(&self, change: impl FnOnce(&mut View)) {
+        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = View::clone(&view);
+        change(&mut changed);
+        *view = Arc::new(changed);
+    }
+
+    /// Sealed journals that wait to be packed.
+    fn waiting(&self) -> usize {
+        0
+    }
+
+    fn wake_keeper(&self) {}
+
+    fn delete(&self, older_than: Option<UnixMs>, interest: Option<&Interest>) -> Result<u64, DeleteError> {
+        let mut deletions = self.deletions.write().unwrap_or_else(PoisonError::into_inner);
+        let deletion = deletions::Deletion {
+            number: deletions.next,
+            up_to: self.head(),
+            older_than,
+            interest: interest.cloned(),
+        };
+        let next = deletions.with(deletion);
+        if next.list.len() > deletions::MOST {
+            return Err(DeleteError::Busy);
+        }
+        next.write(self.directory.path()).map_err(DeleteError::Io)?;
+        *deletions = Arc::new(next);
+        Ok(0)
+    }
+
+    fn stats(&self) -> LogStats {
+        let view = self.view();
+        let mut stats = LogStats {
+            newest: self.head(),
+            oldest: view.sources.first().map(Source::first),
+            fsyncs: self.counters.fsyncs.load(Ordering::Relaxed),
+            last_fsync: Duration::from_micros(self.counters.last_fsync_us.load(Ordering::Relaxed)),
+            damaged: self.counters.damaged.load(Ordering::Relaxed),
+            ids: lock(&self.ids).len() as u64,
+            ..LogStats::default()
+        };
+        for source in &view.sources {
+            match source {
+                Source::Memory(table) => {
+                    stats.journals += 1;
+                    stats.events += table.len() as u64;
+                }
+            }
+        }
+        stats
+    }
+
+    fn close(&self) {
+        {
+            let mut writer = lock(&self.writer);
+            if std::mem::replace(&mut writer.closed, true) {
+                return;
+            }
+        }
+        let synced = self.sync();
+        let stored = lock(&self.writer).last_stored;
+        let mark = Watermark { head: self.head(), stored, floor: self.view().floor, clean: true };
+        let closed = synced
+            .map_err(|error| error.to_string())
+            .and_then(|_| mark.write(self.directory.path()).map_err(|error| error.to_string()));
+        if let Err(error) = closed {
+            tracing::error!(
+                error,
+                "the log could not be closed in order: its next start takes it for a crash"
+            );
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // Not a clean close: whoever wants one calls `close`. A test drops the log to play a crash.
+        lock(&self.0.writer).closed = true;
+    }
+}
+
+/// A lock whose holder panicked still guards consistent data here: every change is one assignment at its end.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn read_lock<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::*;
+    use super::*;
+
+    #[test]
+    fn what_is_appended_is_read_and_survives_a_crash() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = open(dir.path());
+        let first = log.next_position().0;
+        let events: Vec<_> = [0, 1, 6143, 6144, 6145, 1 << 20]
+            .iter()
+            .enumerate()
+            .map(|(n, &size)| {
+                event(first + n as u64)
+                    .channel(&format!("a.{n}"))
+                    .bytes(vec![n as u8; size])
+                    .tag("k", "v")
+                    .exclude("me")
+                    .shared()
+            })
+            .collect();
+        log.append(&events[..3]).unwrap();
+        log.append(&events[3..]).unwrap();
+        assert_eq!(read_all(&log, &[">"]), events);
+        assert_eq!(read_all(&log, &["a.3"]), events[3..4]);
+        let (epoch, head) = (log.epoch(), log.head());
+        drop(log);
+        let log = open(dir.path());
+        assert_eq!((log.epoch(), log.head()), (epoch, head));
+        assert_eq!(read_all(&log, &["a.*"]), events);
+        assert!(log.next_position() > Position(head.0 + 1000));
+        log.close();
+        drop(log);
+        assert_eq!(open(dir.path()).head(), head);
+    }
+}

@@ -1,0 +1,233 @@
+//! An event as bytes: its small fields (the head) and what varies freely (the body). Journals write both
+//! together, blocks apart, because like beside like compresses better.
+
+use super::wire::{Damaged, Reader, put_bytes, put_signed, put_varint};
+use crate::event::{
+    Channel, ConnectionId, Data, Event, EventId, EventName, Expiry, Json, Position, Tags, UnixMs,
+};
+use bytes::Bytes;
+
+const ID_GIVEN: u8 = 1;
+const DATA_JSON: u8 = 2;
+const HAS_TAGS: u8 = 4;
+const HAS_EXCLUDE: u8 = 8;
+/// The id is a lower-case hyphenated UUID, kept as 16 bytes.
+const ID_UUID: u8 = 16;
+/// The id is a UUIDv7: its time is kept as the distance to the event's, and the rest as 10 bytes.
+const ID_UUID_7: u8 = 32;
+
+/// What the next record is told relative to: positions and times are near each other.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Previous {
+    pub(super) position: u64,
+    pub(super) time: UnixMs,
+    /// How long the event before was to be kept.
+    keep: i64,
+}
+
+/// The fields that selection needs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Head {
+    flags: u8,
+    pub(super) position: Position,
+    pub(super) time: UnixMs,
+    pub(super) expiry: UnixMs,
+}
+
+/// Appends the head of a stored event; `previous` moves on.
+pub(super) fn put_head(out: &mut Vec<u8>, event: &Event, previous: &mut Previous) {
+    let Expiry::At(expiry) = event.expiry else { unreachable!("live-only events are never stored") };
+    out.push(flags(event));
+    put_varint(out, event.position.0 - previous.position);
+    put_signed(out, event.time.wrapping_sub(previous.time) as i64);
+    let keep = expiry.wrapping_sub(event.time) as i64;
+    put_signed(out, keep.wrapping_sub(previous.keep));
+    *previous = Previous { position: event.position.0, time: event.time, keep };
+}
+
+/// Reads a head; `previous` moves on.
+pub(super) fn read_head(reader: &mut Reader<'_>, previous: &mut Previous) -> Result<Head, Damaged> {
+    let flags = reader.byte()?;
+    let position = previous.position.checked_add(reader.varint()?).ok_or(Damaged)?;
+    let time = previous.time.wrapping_add(reader.signed()? as u64);
+    let keep = previous.keep.wrapping_add(reader.signed()?);
+    *previous = Previous { position, time, keep };
+    Ok(Head { flags, position: Position(position), time, expiry: time.wrapping_add(keep as u64) })
+}
+
+/// Appends the id. Kept apart from the body in blocks: random bytes spoil the compression of text beside them.
+pub(super) fn put_id(out: &mut Vec<u8>, event: &Event) {
+    match uuid_of(&event.id) {
+        Some(uuid) if uuid.get_version_num() == 7 => {
+            let raw = uuid.as_bytes();
+            put_signed(out, uuid_7_time(raw).wrapping_sub(event.time) as i64);
+            out.extend_from_slice(&raw[6..]);
+        }
+        Some(uuid) => out.extend_from_slice(uuid.as_bytes()),
+        None => put_bytes(out, event.id.as_str().as_bytes()),
+    }
+}
+
+/// Reads an id.
+pub(super) fn read_id(reader: &mut Reader<'_>, head: &Head) -> Result<EventId, Damaged> {
+    let mut raw = [0; 16];
+    if head.flags & ID_UUID_7 != 0 {
+        let time = head.time.wrapping_add(reader.signed()? as u64);
+        raw[..6].copy_from_slice(&time.to_be_bytes()[2..]);
+        raw[6..].copy_from_slice(reader.take(10)?);
+    } else if head.flags & ID_UUID != 0 {
+        raw.copy_from_slice(reader.take(16)?);
+    } else {
+        return EventId::parse(reader.text()?).map_err(|_| Damaged);
+    }
+    let mut buffer = uuid::Uuid::encode_buffer();
+    let text = uuid::Uuid::from_bytes(raw).hyphenated().encode_lower(&mut buffer);
+    EventId::parse(text).map_err(|_| Damaged)
+}
+
+/// Appends tags, exclusion and data.
+pub(super) fn put_body(out: &mut Vec<u8>, event: &Event) {
+    if !event.tags.is_empty() {
+        put_varint(out, event.tags.iter().len() as u64);
+        for (name, value) in event.tags.iter() {
+            put_bytes(out, name.as_bytes());
+            put_bytes(out, value.as_bytes());
+        }
+    }
+    if let Some(exclude) = &event.exclude {
+        put_bytes(out, exclude.as_str().as_bytes());
+    }
+    match &event.data {
+        Data::Json(json) => put_bytes(out, json.as_str().as_bytes()),
+        Data::Bytes(bytes) => put_bytes(out, bytes),
+    }
+}
+
+/// Reads the body and makes the event whole.
+pub(super) fn read_body(
+    reader: &mut Reader<'_>,
+    head: &Head,
+    id: EventId,
+    channel: Channel,
+    name: EventName,
+) -> Result<Event, Damaged> {
+    let mut tags = Tags::default();
+    if head.flags & HAS_TAGS != 0 {
+        let mut pairs = Vec::new();
+        for _ in 0..reader.size()? {
+            pairs.push((reader.text()?.to_owned(), reader.text()?.to_owned()));
+        }
+        tags = Tags::from_pairs(pairs).map_err(|_| Damaged)?;
+    }
+    let exclude = match head.flags & HAS_EXCLUDE != 0 {
+        true => Some(ConnectionId::parse(reader.text()?).map_err(|_| Damaged)?),
+        false => None,
+    };
+    let data = match head.flags & DATA_JSON != 0 {
+        true => Data::Json(Json::trusted(reader.text()?.into())),
+        false => Data::Bytes(Bytes::copy_from_slice(reader.bytes()?)),
+    };
+    Ok(Event {
+        position: head.position,
+        id,
+        id_given: head.flags & ID_GIVEN != 0,
+        channel,
+        name,
+        data,
+        time: head.time,
+        tags,
+        expiry: Expiry::At(head.expiry),
+        exclude,
+    })
+}
+
+/// Appends a whole event, as journals keep it.
+pub(super) fn put_record(out: &mut Vec<u8>, event: &Event, previous: &mut Previous) {
+    put_head(out, event, previous);
+    put_bytes(out, event.channel.as_str().as_bytes());
+    put_bytes(out, event.name.as_str().as_bytes());
+    put_id(out, event);
+    put_body(out, event);
+}
+
+/// Reads a whole event.
+pub(super) fn read_record(reader: &mut Reader<'_>, previous: &mut Previous) -> Result<Event, Damaged> {
+    let head = read_head(reader, previous)?;
+    let channel = Channel::parse(reader.text()?).map_err(|_| Damaged)?;
+    let name = EventName::parse(reader.text()?).map_err(|_| Damaged)?;
+    let id = read_id(reader, &head)?;
+    read_body(reader, &head, id, channel, name)
+}
+
+fn flags(event: &Event) -> u8 {
+    let mut flags = match uuid_of(&event.id) {
+        Some(uuid) if uuid.get_version_num() == 7 => ID_UUID_7,
+        Some(_) => ID_UUID,
+        None => 0,
+    };
+    if event.id_given {
+        flags |= ID_GIVEN;
+    }
+    if matches!(event.data, Data::Json(_)) {
+        flags |= DATA_JSON;
+    }
+    if !event.tags.is_empty() {
+        flags |= HAS_TAGS;
+    }
+    if event.exclude.is_some() {
+        flags |= HAS_EXCLUDE;
+    }
+    flags
+}
+
+/// The UUID that the id is the usual text of, so that the text can be made again from 16 bytes.
+fn uuid_of(id: &EventId) -> Option<uuid::Uuid> {
+    let text = id.as_str().as_bytes();
+    let usual = text.len() == 36
+        && [8, 13, 18, 23].iter().all(|&dash| text[dash] == b'-')
+        && !text.iter().any(u8::is_ascii_uppercase);
+    if usual { uuid::Uuid::try_parse_ascii(text).ok() } else { None }
+}
+
+fn uuid_7_time(raw: &[u8; 16]) -> u64 {
+    raw[..6].iter().fold(0, |time, &byte| time << 8 | u64::from(byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_every_shape_come_back() {
+        for id in [
+            "a",
+            "0192d3a4-7b1c-7def-8123-456789abcdef",
+            "0192D3A4-7b1c-7def-8123-456789abcdef",
+            "550e8400-e29b-41d4-a716-446655440000",
+            "550e8400e29b41d4a716446655440000xxxx",
+            "order-\u{e4}-17",
+        ] {
+            let event = super::super::testing::event(7).id(id).build();
+            let mut out = Vec::new();
+            put_record(&mut out, &event, &mut Previous::default());
+            let mut reader = Reader::new(&out);
+            assert_eq!(read_record(&mut reader, &mut Previous::default()), Ok(event));
+            assert!(reader.is_at_end());
+        }
+    }
+
+    #[test]
+    fn any_cut_or_flip_is_damage_or_another_event_but_no_panic() {
+        let event = super::super::testing::event(7).tag("a", "b").build();
+        let mut out = Vec::new();
+        put_record(&mut out, &event, &mut Previous::default());
+        for at in 0..out.len() {
+            let _ = read_record(&mut Reader::new(&out[..at]), &mut Previous::default()).unwrap_err();
+            for bit in 0..8 {
+                let mut flipped = out.clone();
+                flipped[at] ^= 1 << bit;
+                let _ = read_record(&mut Reader::new(&flipped), &mut Previous::default());
+            }
+        }
+    }
+}

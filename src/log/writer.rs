@@ -1,0 +1,224 @@
+//! The one way into the log: append to the active journal, then show; sync from another thread.
+
+use super::error::AppendError;
+use super::journal::{self, Header, Journal};
+use super::memtable::Memtable;
+use super::view::{Hole, Source};
+use super::{Shared, lock};
+use crate::event::{Event, Position};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+/// Journals that wait to be packed; more, and publishers are told that the log is behind. Each is held in
+/// memory.
+pub(super) const MOST_WAITING: usize = 6;
+/// After a stop that was no clean close numbering goes on this much later, so that no position that was shown
+/// before a power cut is ever used for another event. A journal therefore never holds as many events.
+pub(super) const RESTART_GAP: u64 = 1 << 20;
+/// Groups that are rewritten after a failed sync are cut to about this many events.
+const REWRITE_EVENTS: usize = 1024;
+
+/// What only the appending thread touches.
+pub(super) struct Writer {
+    pub(super) active: Option<Active>,
+    /// The last stored position.
+    pub(super) last_stored: Position,
+    /// The last start followed no clean close, and nothing was appended since.
+    pub(super) after_crash: bool,
+    pub(super) closed: bool,
+    buffer: Vec<u8>,
+}
+
+/// The journal that is appended to, and the same in memory.
+#[derive(Clone)]
+pub(super) struct Active {
+    pub(super) journal: Arc<Journal>,
+    pub(super) table: Arc<Memtable>,
+    /// Everything up to here is durable.
+    durable: Arc<AtomicU64>,
+}
+
+impl Writer {
+    pub(super) fn new(last_stored: Position, after_crash: bool) -> Self {
+        Self { active: None, last_stored, after_crash, closed: false, buffer: Vec::new() }
+    }
+}
+
+impl Shared {
+    /// See [`super::Log::append`].
+    pub(super) fn append(&self, group: &[Arc<Event>]) -> Result<(), AppendError> {
+        let (Some(first), Some(last)) = (group.first(), group.last()) else { return Ok(()) };
+        let mut writer = lock(&self.writer);
+        if writer.closed {
+            return Err(AppendError::Io(io::Error::other("the log is closed")));
+        }
+        let in_order = group.windows(2).all(|pair| pair[0].position < pair[1].position);
+        if !in_order || first.position <= self.head() {
+            return Err(AppendError::Io(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "positions must grow from event to event",
+            )));
+        }
+        if let Some(first_stored) = group.iter().find(|event| event.is_stored()) {
+            let (table, bytes) = self.write(&mut writer, group, first_stored.position)?;
+            table.extend(group.iter().filter(|event| event.is_stored()));
+            writer.last_stored = table.last();
+            self.counters.appended_bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+        {
+            let mut ids = lock(&self.ids);
+            for event in group.iter().filter(|event| event.id_given) {
+                ids.remember(&event.id, event.position);
+            }
+        }
+        self.head.store(last.position.0, Ordering::Release);
+        Ok(())
+    }
+
+    /// One write of the stored events of a group.
+    fn write(
+        &self,
+        writer: &mut Writer,
+        group: &[Arc<Event>],
+        first: Position,
+    ) -> Result<(Arc<Memtable>, u64), AppendError> {
+        let stored = group.iter().filter(|event| event.is_stored()).count();
+        let active = match &writer.active {
+            Some(active) if !self.is_full(active, stored) => active.clone(),
+            _ => self.begin_journal(writer, first)?,
+        };
+        journal::encode_group(&mut writer.buffer, group.iter().filter(|event| event.is_stored()));
+        active.journal.append(&writer.buffer)?;
+        let bytes = writer.buffer.len() as u64;
+        // One huge group must not pin its size for ever.
+        writer.buffer.shrink_to(1 << 20);
+        self.counters.stored_events.fetch_add(stored as u64, Ordering::Relaxed);
+        Ok((active.table, bytes))
+    }
+
+    fn is_full(&self, active: &Active, more: usize) -> bool {
+        let fold_bytes = self.options.fold_bytes();
+        active.journal.is_broken()
+            || active.journal.bytes() >= fold_bytes
+            || active.table.footprint() as u64 >= 3 * fold_bytes
+            || (active.table.len() + more) as u64 >= RESTART_GAP
+    }
+
+    /// Seals the active journal and begins another, whose first event will stand at `first`.
+    fn begin_journal(&self, writer: &mut Writer, first: Position) -> Result<Active, AppendError> {
+        if self.waiting() >= MOST_WAITING {
+            self.wake_keeper();
+            return Err(AppendError::Behind);
+        }
+        let header = Header {
+            epoch: self.meta.epoch,
+            first,
+            previous_stored: writer.last_stored,
+            after_crash: writer.after_crash,
+        };
+        let journal = Arc::new(Journal::create(self.directory.path(), header)?);
+        let table = Arc::new(Memtable::new(header, vec![journal.path().to_owned()]));
+        let active = Active { journal, table, durable: Arc::new(AtomicU64::new(writer.last_stored.0)) };
+        lock(&self.unsynced).push(active.clone());
+        let skipped = writer.after_crash.then(|| Hole {
+            after: writer.last_stored.max(self.head()),
+            up_to: first.previous(),
+            lost: false,
+        });
+        self.change_view(|view| {
+            view.sources.push(Source::Memory(active.table.clone()));
+            view.holes.extend(skipped.filter(|hole| hole.after < hole.up_to));
+        });
+        writer.after_crash = false;
+        writer.active = Some(active.clone());
+        self.wake_keeper();
+        Ok(active)
+    }
+
+    /// Seals the active journal, if there is one, so that it is packed.
+    pub(super) fn seal(&self, writer: &mut Writer) {
+        if writer.active.take().is_some() {
+            self.wake_keeper();
+        }
+    }
+
+    /// See [`super::Log::sync`].
+    pub(super) fn sync(&self) -> Result<Position, AppendError> {
+        let _one_at_a_time = lock(&self.syncing);
+        let reached = self.head();
+        let stored = self.counters.stored_events.load(Ordering::Relaxed);
+        let unsynced = lock(&self.unsynced).clone();
+        let start = Instant::now();
+        let mut touched = false;
+        for part in &unsynced {
+            let last = part.table.last();
+            match part.journal.sync() {
+                Ok(did) => {
+                    touched |= did;
+                    part.durable.fetch_max(last.0, Ordering::AcqRel);
+                }
+                Err(error) => {
+                    tracing::error!(path = %part.journal.path().display(), %error, "a journal cannot be synced: its end is written anew");
+                    self.rewrite_end(part)?;
+                    touched = true;
+                }
+            }
+        }
+        if touched {
+            let took = start.elapsed();
+            let synced = self.counters.synced_events.swap(stored, Ordering::Relaxed);
+            self.counters.fsyncs.fetch_add(1, Ordering::Relaxed);
+            self.counters.last_fsync_us.store(took.as_micros() as u64, Ordering::Relaxed);
+            if let Some(observer) = &self.options.observer {
+                observer.fsync(took, stored.saturating_sub(synced));
+            }
+        }
+        self.forget_synced(&unsynced);
+        Ok(reached)
+    }
+
+    /// Writes what was appended since the last good sync of a journal into another file and syncs that: a
+    /// later success on the same file would prove nothing.
+    fn rewrite_end(&self, part: &Active) -> Result<(), AppendError> {
+        // No append may slip between the copy and the switch to the new file.
+        let mut writer = lock(&self.writer);
+        let durable = Position(part.durable.load(Ordering::Acquire));
+        let events = part.table.events_after(durable);
+        if let Some(first) = events.first() {
+            let header = Header { first: first.position, previous_stored: durable, ..part.table.header };
+            let journal = Journal::create(self.directory.path(), header)?;
+            let written = events.chunks(REWRITE_EVENTS).try_for_each(|chunk| {
+                journal::encode_group(&mut writer.buffer, chunk.iter());
+                journal.append(&writer.buffer)
+            });
+            if let Err(error) = written.and_then(|()| journal.sync()) {
+                let _ = std::fs::remove_file(journal.path());
+                return Err(error.into());
+            }
+            part.table.add_file(&journal);
+        }
+        part.durable.fetch_max(part.table.last().0, Ordering::AcqRel);
+        if writer.active.as_ref().is_some_and(|active| Arc::ptr_eq(&active.table, &part.table)) {
+            self.seal(&mut writer);
+        }
+        lock(&self.unsynced).retain(|other| !Arc::ptr_eq(&other.table, &part.table));
+        Ok(())
+    }
+
+    /// Sealed journals that are durable need no more syncs.
+    fn forget_synced(&self, synced: &[Active]) {
+        let active = lock(&self.writer).active.clone();
+        lock(&self.unsynced).retain(|part| {
+            let is_active = active.as_ref().is_some_and(|active| Arc::ptr_eq(&active.table, &part.table));
+            let was_synced = synced.iter().any(|done| Arc::ptr_eq(&done.table, &part.table));
+            is_active || !was_synced || part.durable.load(Ordering::Acquire) < part.table.last().0
+        });
+    }
+
+    /// A packed journal is durable by other means.
+    pub(super) fn forget_unsynced(&self, table: &Arc<Memtable>) {
+        lock(&self.unsynced).retain(|part| !Arc::ptr_eq(&part.table, table));
+    }
+}
