@@ -1,0 +1,111 @@
+//! The admin listener: probes, Prometheus, the configuration in force.
+
+use super::connection::{BoxFuture, Handler, Peer, Reply};
+use super::error::{ApiError, json, with_type};
+use super::host::check_private;
+use super::node::Node;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::{Method, Request, Response, StatusCode};
+use std::sync::Arc;
+
+/// Answers the operator.
+pub struct Admin {
+    node: Arc<Node>,
+}
+
+impl Admin {
+    /// The admin listener of a node.
+    pub fn new(node: Arc<Node>) -> Arc<Self> {
+        Arc::new(Self { node })
+    }
+
+    async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Result<Response<Full<Bytes>>, ApiError> {
+        check_private(&request, peer, &self.node.settings().admin_hosts)?;
+        match (request.method(), request.uri().path()) {
+            (&Method::GET | &Method::HEAD, "/healthz") => Ok(self.health()),
+            (&Method::GET | &Method::HEAD, "/readyz") => Ok(self.readiness()),
+            (&Method::GET | &Method::HEAD, "/metrics") => {
+                let node = self.node.clone();
+                let text = tokio::task::spawn_blocking(move || metrics(&node)).await.unwrap_or_default();
+                Ok(with_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text))
+            }
+            (&Method::GET, "/v1/config") => Ok(json(StatusCode::OK, self.node.config().to_string())),
+            (_, "/healthz" | "/readyz" | "/metrics" | "/v1/config") => Err(ApiError::method_not_allowed("GET")),
+            _ => Err(ApiError::not_found(
+                "the admin listener has /healthz, /readyz, /metrics and /v1/config",
+            )),
+        }
+    }
+
+    fn health(&self) -> Response<Full<Bytes>> {
+        let body = serde_json::json!({
+            "status": "ok",
+            "uptime_s": self.node.started.elapsed().as_secs(),
+            "connections": self.node.metrics.connections(),
+            "version": env!("CARGO_PKG_VERSION"),
+        });
+        json(StatusCode::OK, body.to_string())
+    }
+
+    /// Ready means that publishes are accepted and that a probe has come back over the bus of late: proof of
+    /// delivery, not of an open port.
+    fn readiness(&self) -> Response<Full<Bytes>> {
+        let node = &self.node;
+        let limit = node.settings().probe_interval * 2;
+        let bus = match node.since_probe() {
+            None => "no probe has come back yet".to_owned(),
+            Some(age) if age > limit => format!("the last probe came back {} ms ago", age.as_millis()),
+            Some(_) => "ok".to_owned(),
+        };
+        let log = if node.health.is_writable() { "ok" } else { "the log refuses events: see the log lines" };
+        let drain = if node.is_draining() { "shutting down" } else { "ok" };
+        let ready = bus == "ok" && log == "ok" && drain == "ok";
+        let body = serde_json::json!({
+            "status": if ready { "ok" } else { "unavailable" },
+            "checks": {"bus": bus, "log": log, "drain": drain},
+        });
+        let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        json(status, body.to_string())
+    }
+}
+
+impl Handler for Admin {
+    fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> BoxFuture<Reply> {
+        Box::pin(async move {
+            match self.answer(request, peer).await {
+                Ok(response) => Reply::Http(response),
+                Err(error) => {
+                    self.node.metrics.error(error.code);
+                    error.into()
+                }
+            }
+        })
+    }
+}
+
+/// All series, with the gauges that are only looked up when somebody asks.
+fn metrics(node: &Node) -> String {
+    let metrics = &node.metrics;
+    let stats = node.source.log.stats();
+    let (events, bytes) = node.inflow.depth();
+    metrics.queue_events.set(events as i64);
+    metrics.queue_bytes.set(bytes as i64);
+    metrics.channels.set(node.source.hub.feed_count() as i64);
+    metrics.uptime_seconds.set(node.started.elapsed().as_secs() as i64);
+    metrics.resident_bytes.set(resident_bytes().unwrap_or(0));
+    metrics.log.disk_bytes.set(stats.disk_bytes as i64);
+    metrics.log.events.set(stats.events as i64);
+    metrics.log.oldest_timestamp_seconds.set(stats.oldest_time.unwrap_or(0) as i64 / 1000);
+    metrics.log.reclaimed_bytes.set(stats.reclaimed_bytes as i64);
+    metrics.log.damaged.set((stats.damaged_blocks + stats.quarantined) as i64);
+    metrics.log.waiting_journals.set(stats.folds_waiting as i64);
+    metrics.render()
+}
+
+fn resident_bytes() -> Option<i64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: i64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as i64)
+}

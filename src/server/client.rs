@@ -1,0 +1,272 @@
+//! The client listener: WebSocket, SSE, long-poll, NDJSON, and what is kept.
+
+use super::connection::{BoxFuture, Handler, Peer, Reply};
+use super::error::ApiError;
+use super::host::{Origin, allow_origin};
+use super::node::{Node, Settings};
+use super::one_way::{self, Kind};
+use super::registry::{Admission, Refused};
+use super::request::{Parameters, path_channel};
+use super::request_subscription::{Asked, Format};
+use super::{history, poll, websocket};
+use crate::event::{EventName, Pattern};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderValue};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use std::sync::Arc;
+
+/// Answers clients.
+pub struct Client {
+    node: Arc<Node>,
+    limits: ConnectionCounts,
+}
+
+/// How many clients at a time.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionCounts {
+    /// In all; 0 for no limit.
+    pub total: usize,
+    /// From one address; 0 for no limit.
+    pub per_ip: usize,
+}
+
+impl Client {
+    /// The client listener of a node.
+    pub fn new(node: Arc<Node>, limits: ConnectionCounts) -> Arc<Self> {
+        Arc::new(Self { node, limits })
+    }
+
+    async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Reply {
+        let settings = self.node.settings();
+        let origin = match settings.origins.check(&request, peer) {
+            Ok(origin) => origin,
+            Err(error) => {
+                self.node.metrics.error(error.code);
+                return error.into();
+            }
+        };
+        let result = if request.method() == Method::OPTIONS {
+            Ok(Reply::Http(preflight(request.headers())))
+        } else {
+            self.route(request, peer, &settings, &origin).await
+        };
+        let mut response = match result {
+            Ok(Reply::Http(response)) => response,
+            Ok(takeover) => return takeover,
+            Err(error) => {
+                self.node.metrics.error(error.code);
+                error.into_response()
+            }
+        };
+        allow_origin(response.headers_mut(), &origin);
+        Reply::Http(response)
+    }
+
+    async fn route(
+        &self,
+        request: Request<Incoming>,
+        peer: Peer,
+        settings: &Settings,
+        origin: &Origin,
+    ) -> Result<Reply, ApiError> {
+        let path = request.uri().path().to_owned();
+        let get = request.method() == Method::GET;
+        let segments: Vec<&str> = path.split('/').skip(1).collect();
+        let transport = match &*segments {
+            ["v1", "ws"] => Some(Endpoint::WebSocket),
+            ["v1", "sse"] => Some(Endpoint::Sse),
+            ["v1", "poll"] => Some(Endpoint::Poll),
+            ["v1", "stream"] => Some(Endpoint::Stream),
+            _ => None,
+        };
+        if let Some(endpoint) = transport {
+            if !get {
+                return Err(ApiError::method_not_allowed("GET"));
+            }
+            return self.connect(request, endpoint, None, peer, settings, origin).await;
+        }
+        match &*segments {
+            ["v1", "events"] if get => {
+                history::events(&self.node, request.uri().query(), None).await.map(Reply::Http)
+            }
+            ["v1", "channels", channel, "last"] if get => {
+                history::last(&self.node, path_channel(channel)?, request.uri().query()).await.map(Reply::Http)
+            }
+            ["v1", "events"] | ["v1", "channels", _, "last"] => Err(ApiError::method_not_allowed("GET")),
+            ["v1", "publish"] => Err(ApiError::new(
+                StatusCode::FORBIDDEN,
+                "forbidden",
+                "clients may not publish here; the app publishes on its own listener",
+            )),
+            _ => {
+                let Some((channel, close_on)) = settings
+                    .routes
+                    .iter()
+                    .find_map(|route| Some((route.channel(&path)?, route.close_on.clone())))
+                else {
+                    return Err(ApiError::not_found(
+                        "there is nothing at this path; clients connect to /v1/ws, /v1/sse, /v1/poll or /v1/stream",
+                    ));
+                };
+                if !get {
+                    return Err(ApiError::method_not_allowed("GET"));
+                }
+                let endpoint = Endpoint::of(request.headers(), request.uri().query());
+                self.connect(request, endpoint, Some((Pattern::Exact(channel), close_on)), peer, settings, origin)
+                    .await
+            }
+        }
+    }
+
+    async fn connect(
+        &self,
+        request: Request<Incoming>,
+        endpoint: Endpoint,
+        route: Option<(Pattern, Arc<[EventName]>)>,
+        peer: Peer,
+        settings: &Settings,
+        origin: &Origin,
+    ) -> Result<Reply, ApiError> {
+        let parameters = Parameters::parse(request.uri().query())?;
+        let asked = Asked::read(&parameters, request.headers(), route, settings.subscriptions)?;
+        let handshake = match endpoint {
+            Endpoint::WebSocket => Some(websocket::handshake(&request, asked.format, origin)?),
+            _ => {
+                asked.require_channels()?;
+                None
+            }
+        };
+        if self.node.is_draining() {
+            return Err(ApiError::unavailable("unavailable", "this node is going away: connect again"));
+        }
+        let admission = self.admit(peer)?;
+        let node = self.node.clone();
+        Ok(match (endpoint, handshake) {
+            (Endpoint::WebSocket, Some(handshake)) => {
+                Reply::Takeover(websocket::begin(node, handshake, asked, admission).await)
+            }
+            (Endpoint::Poll, _) => {
+                let response = poll::poll(&node, asked, &parameters).await;
+                drop(admission);
+                Reply::Http(response?)
+            }
+            (Endpoint::Sse, _) => {
+                if asked.format == Format::MessagePack {
+                    return Err(ApiError::parameter("invalid_parameter", "format", "SSE carries text: use format=json"));
+                }
+                if self.is_over(&asked).await? {
+                    return Ok(Reply::Http(no_content()));
+                }
+                let kind = match parameters.get("data") {
+                    None | Some("event") => Kind::Sse,
+                    Some("raw") => Kind::SseRaw,
+                    Some(_) => {
+                        return Err(ApiError::parameter("invalid_parameter", "data", "`data` is event or raw"));
+                    }
+                };
+                Reply::Takeover(one_way::begin(node, kind, asked, origin.clone(), admission).await)
+            }
+            (Endpoint::Stream | Endpoint::WebSocket, _) => {
+                let kind = Kind::stream(asked.format);
+                Reply::Takeover(one_way::begin(node, kind, asked, origin.clone(), admission).await)
+            }
+        })
+    }
+
+    /// Whether a browser comes back to a channel that it has seen end: 204 tells an `EventSource` to stop,
+    /// where closing would bring it back again and again (WHATWG HTML, section 9.2.3).
+    async fn is_over(&self, asked: &Asked) -> Result<bool, ApiError> {
+        let (Some(cursor), [Pattern::Exact(channel)]) = (asked.cursor, &*asked.patterns) else {
+            return Ok(false);
+        };
+        if asked.close_on.is_empty() {
+            return Ok(false);
+        }
+        let (log, channel) = (self.node.source.log.clone(), channel.clone());
+        let last = history::blocking(move || log.last(&channel)).await?;
+        Ok(last.is_some_and(|last| {
+            cursor.epoch == self.node.source.log.epoch()
+                && last.position <= cursor.position
+                && asked.close_on.contains(&last.name)
+        }))
+    }
+
+    fn admit(&self, peer: Peer) -> Result<Admission, ApiError> {
+        self.node.registry.admit(peer.peer_ip, self.limits.total, self.limits.per_ip).map_err(|refused| {
+            match refused {
+                Refused::Full => ApiError::unavailable(
+                    "unavailable",
+                    "this node has as many clients as `limits.connections` allows: try again later",
+                ),
+                Refused::AddressFull => ApiError::new(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "rate_limited",
+                    "too many connections from this address: close some, or raise `limits.connections_per_ip`",
+                )
+                .with_header(header::RETRY_AFTER, HeaderValue::from_static("5")),
+            }
+        })
+    }
+}
+
+/// What a client connects to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Endpoint {
+    WebSocket,
+    Sse,
+    Poll,
+    Stream,
+}
+
+impl Endpoint {
+    /// What a request to one of the app's own URLs wants: as its headers say, else a poll, which is what a
+    /// plain GET expects: the state, or the next event.
+    fn of(headers: &HeaderMap, query: Option<&str>) -> Self {
+        let contains = |name, word: &str| {
+            headers.get_all(name).iter().any(|value: &HeaderValue| {
+                value.to_str().is_ok_and(|text| text.to_ascii_lowercase().contains(word))
+            })
+        };
+        let transport = form_urlencoded::parse(query.unwrap_or("").as_bytes())
+            .find(|(name, _)| name == "transport")
+            .map(|(_, value)| value.into_owned());
+        match transport.as_deref() {
+            Some("sse") => Self::Sse,
+            Some("stream") => Self::Stream,
+            Some("poll") => Self::Poll,
+            _ if contains(header::UPGRADE, "websocket") => Self::WebSocket,
+            _ if contains(header::ACCEPT, "text/event-stream") => Self::Sse,
+            _ if contains(header::ACCEPT, "application/x-ndjson") => Self::Stream,
+            _ => Self::Poll,
+        }
+    }
+}
+
+fn preflight(asked: &HeaderMap) -> Response<Full<Bytes>> {
+    let mut response = no_content();
+    let headers = response.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, OPTIONS"));
+    headers.insert(
+        header::ACCESS_CONTROL_ALLOW_HEADERS,
+        HeaderValue::from_static("authorization, content-type, last-event-id, cache-control"),
+    );
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
+    if asked.contains_key("access-control-request-private-network") {
+        headers.insert("access-control-allow-private-network", HeaderValue::from_static("true"));
+    }
+    response
+}
+
+fn no_content() -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}
+
+impl Handler for Client {
+    fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> BoxFuture<Reply> {
+        Box::pin(async move { self.answer(request, peer).await })
+    }
+}

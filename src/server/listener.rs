@@ -1,0 +1,180 @@
+//! Binding and accepting.
+
+use super::connection::{ConnectionLimits, Handler, serve};
+use super::stream::Stream;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// Connections that may wait to be accepted: a restart of a busy app must not be refused.
+const BACKLOG: i32 = 4096;
+
+/// Bytes that the kernel keeps unsent for one connection. More would sit in its memory for a slow client,
+/// where our log has them already.
+const UNSENT_BYTES: u32 = 128 << 10;
+
+/// A peer that is gone without a word is noticed after about this, also while nothing is sent.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// Where to listen.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Address {
+    /// TCP.
+    Tcp(SocketAddr),
+    /// A Unix socket, with the mode of its file.
+    Unix {
+        /// Its path.
+        path: PathBuf,
+        /// The mode of the file.
+        mode: u32,
+    },
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix { path, .. } => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A bound socket.
+pub struct Listener {
+    socket: Bound,
+    address: Address,
+}
+
+enum Bound {
+    Tcp(TcpListener),
+    Unix(UnixListener, UnixSocketFile),
+}
+
+/// Removes the file of a Unix socket when it is no longer listened on.
+struct UnixSocketFile(PathBuf);
+
+impl Drop for UnixSocketFile {
+    fn drop(&mut self) {
+        // It may be gone already; there is nothing to do about it.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+impl Listener {
+    /// Binds. The port 0 takes any free one.
+    pub fn bind(address: &Address) -> io::Result<Self> {
+        match address {
+            Address::Tcp(wanted) => {
+                let socket = Socket::new(Domain::for_address(*wanted), Type::STREAM, Some(Protocol::TCP))?;
+                socket.set_reuse_address(true)?;
+                socket.set_nonblocking(true)?;
+                socket.bind(&(*wanted).into())?;
+                socket.listen(BACKLOG)?;
+                let listener = TcpListener::from_std(socket.into())?;
+                let address = Address::Tcp(listener.local_addr()?);
+                Ok(Self { socket: Bound::Tcp(listener), address })
+            }
+            Address::Unix { path, mode } => {
+                remove_stale(path)?;
+                let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+                socket.set_nonblocking(true)?;
+                socket.bind(&socket2::SockAddr::unix(path)?)?;
+                let file = UnixSocketFile(path.clone());
+                // Nobody can connect before `listen`, so the mode is in force for the first one.
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(*mode))?;
+                socket.listen(BACKLOG)?;
+                let listener = UnixListener::from_std(socket.into())?;
+                Ok(Self { socket: Bound::Unix(listener, file), address: address.clone() })
+            }
+        }
+    }
+
+    /// Where it listens: with the port that was taken.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Accepts and serves until `stopping`, then waits for the connections to end.
+    pub async fn run<H: Handler>(
+        self,
+        handler: Arc<H>,
+        limits: ConnectionLimits,
+        mut stopping: watch::Receiver<bool>,
+    ) {
+        let mut connections = JoinSet::new();
+        let mut pause = Duration::from_millis(5);
+        let signal = stopping.clone();
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.accept() => accepted,
+                _ = stopping.wait_for(|stopping| *stopping) => break,
+                Some(_) = connections.join_next() => continue,
+            };
+            match accepted {
+                Ok(stream) => {
+                    pause = Duration::from_millis(5);
+                    connections.spawn(serve(stream, handler.clone(), limits, signal.clone()));
+                }
+                Err(error) if is_of_the_peer(&error) => {}
+                Err(error) => {
+                    // Out of descriptors, most likely: connections that end make room.
+                    tracing::warn!(%error, listener = %self.address, "cannot accept; trying again");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(1));
+                }
+            }
+        }
+        drop(self);
+        while connections.join_next().await.is_some() {}
+    }
+
+    async fn accept(&self) -> io::Result<Stream> {
+        match &self.socket {
+            Bound::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                let _ = stream.set_nodelay(true);
+                let socket = SockRef::from(&stream);
+                // Each is an improvement that a kernel may not have.
+                let _ = socket.set_tcp_notsent_lowat(UNSENT_BYTES);
+                let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4);
+                let _ = socket.set_tcp_keepalive(&keepalive);
+                Ok(Stream::Tcp(stream))
+            }
+            Bound::Unix(listener, _) => Ok(Stream::Unix(listener.accept().await?.0)),
+        }
+    }
+}
+
+/// Removes the socket of a process that is gone; a live one, or anything that is no socket, is left alone.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let kind = match std::fs::symlink_metadata(path) {
+        Ok(metadata) => metadata.file_type(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let in_use = |message: &str| Err(io::Error::new(io::ErrorKind::AddrInUse, message.to_owned()));
+    if !kind.is_socket() {
+        return in_use("something that is no socket is at this path: remove it or choose another");
+    }
+    match std::os::unix::net::UnixStream::connect(path) {
+        Ok(_) => in_use("another process listens on this socket"),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
+        Err(error) => Err(error),
+    }
+}
+
+/// Errors of one connection that was gone before it was accepted (accept(2)).
+fn is_of_the_peer(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+    )
+}

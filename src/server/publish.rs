@@ -1,0 +1,175 @@
+//! `POST /v1/publish` and `POST /v1/channels/{channel}`.
+
+use super::error::{ApiError, json};
+use super::node::Node;
+use super::request::{Parameters, read_body};
+use crate::bus::Refused;
+use crate::event::Channel;
+use crate::intake::{self, EntryError};
+use crate::publish::{Ack, Outcome, Published};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderValue};
+use hyper::{Request, Response, StatusCode};
+use std::sync::Arc;
+
+/// `POST /v1/publish`: any of the body forms.
+pub async fn publish(node: &Arc<Node>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, ApiError> {
+    let settings = node.settings();
+    let (parts, body) = request.into_parts();
+    let ack = ack(parts.uri.query())?;
+    let body = read_body(body, settings.body_bytes, settings.body_timeout).await?;
+    let intake = intake::parse(&parts.headers, &body, &settings.intake).map_err(refused)?;
+    answer(node, intake, ack).await
+}
+
+/// `POST /v1/channels/{channel}`: the body is the data.
+pub async fn publish_raw(
+    node: &Arc<Node>,
+    channel: Channel,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, ApiError> {
+    let settings = node.settings();
+    let (parts, body) = request.into_parts();
+    let parameters = Parameters::parse(parts.uri.query())?;
+    let ack = ack(parts.uri.query())?;
+    let body = read_body(body, settings.body_bytes, settings.body_timeout).await?;
+    let raw = intake::RawParameters {
+        event: parameters.get("event"),
+        id: parameters.get("id"),
+        ttl: parameters.get("ttl"),
+        exclude: parameters.get("exclude"),
+    };
+    let draft = intake::parse_raw(channel, &raw, &parts.headers, &body, &settings.intake).map_err(refused)?;
+    answer(node, intake::Intake { entries: vec![Ok(draft)], single: true }, ack).await
+}
+
+async fn answer(node: &Node, intake: intake::Intake, ack: Ack) -> Result<Response<Full<Bytes>>, ApiError> {
+    let mut errors: Vec<(usize, EntryError)> = Vec::new();
+    let mut drafts = Vec::with_capacity(intake.entries.len());
+    for (index, entry) in intake.entries.into_iter().enumerate() {
+        match entry {
+            Ok(draft) => drafts.push(draft),
+            Err(error) => errors.push((index, error)),
+        }
+    }
+    let published = if drafts.is_empty() {
+        Vec::new()
+    } else {
+        node.publisher.publish(drafts, ack).await.map_err(|refusal| match refusal {
+            Refused::QueueFull => ApiError::unavailable(
+                "queue_full",
+                "too many publishes are waiting for the log: try again in a moment",
+            ),
+            Refused::Closed => ApiError::unavailable("unavailable", "this node is going away: try again"),
+        })?
+    };
+    if intake.single {
+        return match (errors.pop(), published.into_iter().next()) {
+            (Some((_, error)), _) => Err(refused(error)),
+            (None, Some(published)) => {
+                let (status, body) = entry(node, &published, ack);
+                if status.is_success() {
+                    return Ok(json(status, body));
+                }
+                node.metrics.error(error_code(published.outcome, ack).1);
+                let mut response = json(status, body);
+                if status == StatusCode::SERVICE_UNAVAILABLE {
+                    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+                }
+                Ok(response)
+            }
+            (None, None) => Err(ApiError::parameter("invalid_event", "channel", "no event in this request")),
+        };
+    }
+    // In the order in which they came: the errors know their places, the rest fills the others.
+    let mut body = b"{\"results\":[".to_vec();
+    let mut published = published.iter();
+    let mut errors = errors.into_iter().peekable();
+    let mut index = 0;
+    let mut failed = None;
+    loop {
+        let text = if let Some((_, error)) = errors.next_if(|(at, _)| *at == index) {
+            node.metrics.error(error.code);
+            refused(error).body().to_string()
+        } else if let Some(published) = published.next() {
+            let (status, text) = entry(node, published, ack);
+            if !status.is_success() {
+                node.metrics.error(error_code(published.outcome, ack).1);
+                failed = failed.or(Some(status));
+            }
+            text
+        } else {
+            break;
+        };
+        if index > 0 {
+            body.push(b',');
+        }
+        body.extend_from_slice(text.as_bytes());
+        index += 1;
+    }
+    body.extend_from_slice(b"]}");
+    Ok(json(StatusCode::OK, body))
+}
+
+/// One result.
+fn entry(node: &Node, published: &Published, ack: Ack) -> (StatusCode, String) {
+    let (status, word, position) = match published.outcome {
+        Outcome::Published(position) => (StatusCode::OK, "published", Some(position)),
+        Outcome::Duplicate(position) => (StatusCode::OK, "duplicate", Some(position)),
+        Outcome::Queued => (StatusCode::ACCEPTED, "queued", None),
+        Outcome::NoRoom | Outcome::Unavailable | Outcome::TimedOut => {
+            let (status, code, message) = error_code(published.outcome, ack);
+            return (status, serde_json::json!({"code": code, "message": message}).to_string());
+        }
+    };
+    use std::fmt::Write;
+    let mut text = String::with_capacity(192);
+    text.push_str("{\"id\":");
+    text.push_str(crate::event::Json::string(published.id.as_str()).as_str());
+    text.push_str(",\"channel\":");
+    text.push_str(crate::event::Json::string(published.channel.as_str()).as_str());
+    let _ = write!(text, ",\"status\":\"{word}\"");
+    if let Some(position) = position {
+        let _ = write!(text, ",\"cursor\":\"{}\"", node.source.cursor(position).encode());
+    }
+    text.push('}');
+    (status, text)
+}
+
+fn error_code(outcome: Outcome, ack: Ack) -> (StatusCode, &'static str, &'static str) {
+    match outcome {
+        Outcome::NoRoom => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "unavailable",
+            "the disk of the log is full: make room, then try again",
+        ),
+        Outcome::TimedOut if ack == Ack::Bus => (
+            StatusCode::GATEWAY_TIMEOUT,
+            "bus_timeout",
+            "the bus did not confirm in time: the event may still go out; repeat it with the same id",
+        ),
+        Outcome::TimedOut => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "unavailable",
+            "the disk did not confirm in time: the event may still go out; repeat it with the same id",
+        ),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "the log takes no events now: try again"),
+    }
+}
+
+fn refused(error: EntryError) -> ApiError {
+    let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_REQUEST);
+    let mut api_error = ApiError::new(status, error.code, error.message);
+    api_error.field = error.field.map(str::to_owned);
+    api_error
+}
+
+fn ack(query: Option<&str>) -> Result<Ack, ApiError> {
+    match Parameters::parse(query)?.get("ack") {
+        None => Ok(Ack::default()),
+        Some(text) => Ack::parse(text)
+            .ok_or_else(|| ApiError::parameter("invalid_parameter", "ack", "`ack` is none, log or bus")),
+    }
+}
