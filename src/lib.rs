@@ -5,3 +5,6 @@
 
 // The words: what is published, and how it is named.
 pub mod event;
+
+// The edges: how clients are talked to.
+pub mod websocket;
