@@ -9,7 +9,7 @@ mod log_reader;
 mod opening;
 
 pub use log_reader::LogReader;
-pub use opening::{MAX_HISTORY, Opening, Request, ResumeStatus, open};
+pub use opening::{MAX_HISTORY, Opening, Request, open};
 
 use crate::codec::Shown;
 use crate::event::{ConnectionId, Cursor, Filter, Interest, Pattern, Position};
@@ -111,6 +111,16 @@ impl Subscription {
     /// Whether it is on none.
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
+    }
+
+    /// The channels and patterns it is on.
+    pub fn patterns(&self) -> Vec<Pattern> {
+        self.members.iter().map(|(_, member)| member.feed.pattern().clone()).collect()
+    }
+
+    /// Whether what comes next is being read from the log.
+    pub fn is_reading_log(&self) -> bool {
+        self.reading.is_some()
     }
 
     /// How often it fell off the rings since this was last asked.

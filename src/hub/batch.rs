@@ -6,13 +6,16 @@ use bytes::{Bytes, BytesMut};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+/// How many framings there are.
+const FRAMINGS: usize = Framing::MessagePackBody as usize + 1;
+
 /// One or more consecutive events of a feed, written to a client in one piece where nothing is filtered out.
 pub struct Batch {
     events: Box<[Arc<Shown>]>,
     footprint: usize,
     excludes: bool,
     accepted: Instant,
-    joined: [OnceLock<Bytes>; Framing::COUNT],
+    joined: [OnceLock<Bytes>; FRAMINGS],
 }
 
 impl Batch {
@@ -60,7 +63,7 @@ impl Batch {
     }
 
     /// All its frames one after the other, made once for all clients with this framing.
-    pub fn joined(&self, framing: Framing) -> &Bytes {
+    pub fn joined(&self, framing: Framing) -> &[u8] {
         if let [only] = &*self.events {
             return only.frame(framing);
         }

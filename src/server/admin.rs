@@ -99,7 +99,7 @@ fn metrics(node: &Node) -> String {
     metrics.log.events.set(stats.events as i64);
     metrics.log.oldest_timestamp_seconds.set(stats.oldest_time.unwrap_or(0) as i64 / 1000);
     metrics.log.reclaimed_bytes.set(stats.reclaimed_bytes as i64);
-    metrics.log.damaged.set((stats.damaged_blocks + stats.quarantined) as i64);
+    metrics.log.damaged.set((stats.damaged + stats.quarantined) as i64);
     metrics.log.waiting_journals.set(stats.folds_waiting as i64);
     metrics.render()
 }

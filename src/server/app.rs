@@ -32,7 +32,7 @@ impl App {
         match (&method, &*segments) {
             (&Method::POST, ["v1", "publish"]) => publish::publish(&self.node, request).await,
             (&Method::POST, ["v1", "channels", channel]) => {
-                publish::publish_raw(&self.node, path_channel(channel)?, request).await
+                publish::publish_raw(&self.node, path_channel(channel)?.as_str(), request).await
             }
             (&Method::GET, ["v1", "events"]) => history::events(&self.node, request.uri().query(), None).await,
             (&Method::DELETE, ["v1", "events"]) => history::delete(&self.node, request.uri().query()).await,

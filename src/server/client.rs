@@ -20,22 +20,12 @@ use std::sync::Arc;
 /// Answers clients.
 pub struct Client {
     node: Arc<Node>,
-    limits: ConnectionCounts,
-}
-
-/// How many clients at a time.
-#[derive(Clone, Copy, Debug)]
-pub struct ConnectionCounts {
-    /// In all; 0 for no limit.
-    pub total: usize,
-    /// From one address; 0 for no limit.
-    pub per_ip: usize,
 }
 
 impl Client {
     /// The client listener of a node.
-    pub fn new(node: Arc<Node>, limits: ConnectionCounts) -> Arc<Self> {
-        Arc::new(Self { node, limits })
+    pub fn new(node: Arc<Node>) -> Arc<Self> {
+        Arc::new(Self { node })
     }
 
     async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Reply {
@@ -104,7 +94,7 @@ impl Client {
                 let Some((channel, close_on)) = settings
                     .routes
                     .iter()
-                    .find_map(|route| Some((route.channel(&path)?, route.close_on.clone())))
+                    .find_map(|route| Some((route.channel_for(&path)?, Arc::from(&*route.close_on))))
                 else {
                     return Err(ApiError::not_found(
                         "there is nothing at this path; clients connect to /v1/ws, /v1/sse, /v1/poll or /v1/stream",
@@ -114,7 +104,7 @@ impl Client {
                     return Err(ApiError::method_not_allowed("GET"));
                 }
                 let endpoint = Endpoint::of(request.headers(), request.uri().query());
-                self.connect(request, endpoint, Some((Pattern::Exact(channel), close_on)), peer, settings, origin)
+                self.connect(request, endpoint, Some((channel, close_on)), peer, settings, origin)
                     .await
             }
         }
@@ -141,7 +131,7 @@ impl Client {
         if self.node.is_draining() {
             return Err(ApiError::unavailable("unavailable", "this node is going away: connect again"));
         }
-        let admission = self.admit(peer)?;
+        let admission = self.admit(peer, settings)?;
         let node = self.node.clone();
         Ok(match (endpoint, handshake) {
             (Endpoint::WebSocket, Some(handshake)) => {
@@ -193,8 +183,9 @@ impl Client {
         }))
     }
 
-    fn admit(&self, peer: Peer) -> Result<Admission, ApiError> {
-        self.node.registry.admit(peer.peer_ip, self.limits.total, self.limits.per_ip).map_err(|refused| {
+    fn admit(&self, peer: Peer, settings: &Settings) -> Result<Admission, ApiError> {
+        let (total, per_ip) = (settings.connections, settings.connections_per_ip);
+        self.node.registry.admit(peer.peer_ip, total, per_ip).map_err(|refused| {
             match refused {
                 Refused::Full => ApiError::unavailable(
                     "unavailable",

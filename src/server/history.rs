@@ -4,7 +4,7 @@ use super::error::{ApiError, json, with_type};
 use super::node::Node;
 use super::request::Parameters;
 use super::request_subscription::Format;
-use crate::codec::{ListEnd, Shown, event_body, list_body};
+use crate::codec::{Encoding, Framing, ListEnd, Shown, list_body};
 use crate::event::{Channel, Interest, Pattern, Position};
 use crate::log::{Order, Query, ReadError};
 use bytes::Bytes;
@@ -79,12 +79,10 @@ pub async fn last(
     };
     let shown = Shown::new(event, node.source.log.epoch());
     Ok(match format {
-        Format::Json => json(StatusCode::OK, event_body(&shown, crate::codec::Encoding::Json)),
-        Format::MessagePack => with_type(
-            StatusCode::OK,
-            "application/msgpack",
-            event_body(&shown, crate::codec::Encoding::MessagePack),
-        ),
+        Format::Json => json(StatusCode::OK, shown.frame_bytes(Framing::JsonBody)),
+        Format::MessagePack => {
+            with_type(StatusCode::OK, "application/msgpack", shown.frame_bytes(Framing::MessagePackBody))
+        }
     })
 }
 
@@ -117,13 +115,11 @@ pub async fn delete(node: &Arc<Node>, query: Option<&str>) -> Result<Response<Fu
 /// A list of events as an answer.
 pub fn list(format: Format, events: &[Arc<Shown>], cursor: &str, end: ListEnd) -> Response<Full<Bytes>> {
     match format {
-        Format::Json => {
-            json(StatusCode::OK, list_body(events, cursor, end, crate::codec::Encoding::Json))
-        }
+        Format::Json => json(StatusCode::OK, list_body(Encoding::Json, events, cursor, end)),
         Format::MessagePack => with_type(
             StatusCode::OK,
             "application/msgpack",
-            list_body(events, cursor, end, crate::codec::Encoding::MessagePack),
+            list_body(Encoding::MessagePack, events, cursor, end),
         ),
     }
 }

@@ -3,6 +3,7 @@
 
 use super::connection::Peer;
 use super::error::ApiError;
+use crate::config::AllowedOrigin;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Request, StatusCode, Version};
 use std::net::IpAddr;
@@ -46,8 +47,8 @@ pub fn check_private<B>(request: &Request<B>, peer: Peer, allowed_hosts: &[Strin
 /// Whether a browser's cross-origin request to the client listener is answered.
 #[derive(Clone, Debug)]
 pub enum OriginPolicy {
-    /// As configured; `*` stands for any.
-    Listed(Vec<String>),
+    /// As configured.
+    Listed(Vec<AllowedOrigin>),
     /// Nothing configured: the listener's own origin, and loopback origins while it listens on loopback.
     Default,
 }
@@ -69,9 +70,7 @@ impl OriginPolicy {
         let Some(origin) = origins.next() else { return Ok(Origin::Absent) };
         let text = origin.to_str().ok().filter(|_| origins.next().is_none());
         let allowed = text.is_some_and(|text| match self {
-            Self::Listed(listed) => {
-                listed.iter().any(|entry| entry == "*" || entry.trim_end_matches('/').eq_ignore_ascii_case(text))
-            }
+            Self::Listed(listed) => listed.iter().any(|entry| entry.allows(text)),
             Self::Default => authority_of(text).is_some_and(|authority| {
                 if peer.local_ip.is_none_or(|ip| ip.is_loopback()) {
                     // Not by comparing with `Host`: with DNS rebinding both are the attacker's.
@@ -205,11 +204,11 @@ mod tests {
         for origin in ["http://evil.example:7080", "null", "file://", "http://localhost.evil.example", "http://0.0.0.0"] {
             assert!(!allowed(&default, origin), "{origin}");
         }
-        let listed = OriginPolicy::Listed(vec!["https://app.example.com".into()]);
+        let listed = OriginPolicy::Listed(vec![AllowedOrigin::Exact("https://app.example.com".into())]);
         assert!(allowed(&listed, "https://app.example.com"));
         for origin in ["https://app.example.com.evil", "http://app.example.com", "https://evil-app.example.com", "http://localhost"] {
             assert!(!allowed(&listed, origin), "{origin}");
         }
-        assert!(allowed(&OriginPolicy::Listed(vec!["*".into()]), "null"));
+        assert!(allowed(&OriginPolicy::Listed(vec![AllowedOrigin::Any]), "null"));
     }
 }

@@ -55,7 +55,7 @@ pub struct Listener {
 
 enum Bound {
     Tcp(TcpListener),
-    Unix(UnixListener, UnixSocketFile),
+    Unix { listener: UnixListener, _file: UnixSocketFile },
 }
 
 /// Removes the file of a Unix socket when it is no longer listened on.
@@ -92,7 +92,7 @@ impl Listener {
                 std::fs::set_permissions(path, std::fs::Permissions::from_mode(*mode))?;
                 socket.listen(BACKLOG)?;
                 let listener = UnixListener::from_std(socket.into())?;
-                Ok(Self { socket: Bound::Unix(listener, file), address: address.clone() })
+                Ok(Self { socket: Bound::Unix { listener, _file: file }, address: address.clone() })
             }
         }
     }
@@ -148,7 +148,7 @@ impl Listener {
                 let _ = socket.set_tcp_keepalive(&keepalive);
                 Ok(Stream::Tcp(stream))
             }
-            Bound::Unix(listener, _) => Ok(Stream::Unix(listener.accept().await?.0)),
+            Bound::Unix { listener, .. } => Ok(Stream::Unix(listener.accept().await?.0)),
         }
     }
 }

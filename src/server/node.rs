@@ -2,7 +2,7 @@
 
 use super::host::OriginPolicy;
 use super::registry::Registry;
-use super::routes::Route;
+use crate::config::Route;
 use crate::bus::{Bus, Inflow};
 use crate::intake::IntakeLimits;
 use crate::metrics::Metrics;
@@ -52,14 +52,14 @@ pub struct Settings {
     pub origins: OriginPolicy,
     /// The app's own URLs.
     pub routes: Vec<Route>,
-    /// Between pings on a WebSocket.
-    pub heartbeat: Duration,
+    /// Between pings on a WebSocket; `None` sends none.
+    pub heartbeat: Option<Duration>,
     /// Between comments on SSE and heartbeats on NDJSON.
     pub sse_heartbeat: Duration,
     /// A client whose socket takes nothing for so long is cut off.
     pub stall_timeout: Duration,
-    /// A WebSocket client that sends nothing at all for so long is cut off; zero for never.
-    pub idle_timeout: Duration,
+    /// A WebSocket client that sends nothing at all for so long is cut off; `None` for never.
+    pub idle_timeout: Option<Duration>,
     /// Limits on publishes.
     pub intake: IntakeLimits,
     /// Largest request body.
@@ -70,6 +70,10 @@ pub struct Settings {
     pub subscriptions: usize,
     /// Largest message from a client.
     pub message_bytes: usize,
+    /// Clients in all; 0 for no limit.
+    pub connections: usize,
+    /// Clients from one address; 0 for no limit.
+    pub connections_per_ip: usize,
     /// Messages a second from a client; zero for no limit.
     pub messages_per_second: u32,
     /// How often the bus is probed.

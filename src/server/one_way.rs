@@ -9,10 +9,10 @@ use super::outlet::{Halt, Outlet};
 use super::registry::{Admission, Registration};
 use super::request_subscription::{Asked, Format};
 use super::stream::Stream;
-use crate::codec::{Framing, Shown};
+use crate::codec::{Framing, Resume, Shown};
 use crate::event::{EventName, Position};
 use crate::metrics::Transport;
-use crate::subscribe::{Opening, ResumeStatus, Subscription, open};
+use crate::subscribe::{Opening, Subscription, open};
 use bytes::Bytes;
 use std::future::{Future, poll_fn};
 use std::io::ErrorKind;
@@ -109,7 +109,7 @@ impl Kind {
 enum Note {
     Begin,
     Heartbeat,
-    Resume(ResumeStatus),
+    Resume(Resume),
     Bye(CloseReason),
 }
 
@@ -149,7 +149,7 @@ impl Client {
         let mut begin = head(kind, &origin);
         begin.extend_from_slice(&kind.note(&node, Note::Begin, opening.start));
         node.metrics.resumed(opening.resume.as_str());
-        if !matches!(opening.resume, ResumeStatus::None | ResumeStatus::Ok) {
+        if !matches!(opening.resume, Resume::None | Resume::Ok) {
             begin.extend_from_slice(&kind.note(&node, Note::Resume(opening.resume), opening.start));
         }
         let registration = node.registry.register();
@@ -212,25 +212,25 @@ impl Client {
             match ready!(self.poll_write(context)) {
                 Halt::Lost => {
                     let at = self.subscription.position();
-                    self.outlet.send(self.kind.note(&self.node, Note::Resume(ResumeStatus::Expired), at));
+                    self.outlet.send(self.kind.note(&self.node, Note::Resume(Resume::Expired), at));
                 }
                 Halt::Done => self.bye = Some(CloseReason::Done),
                 Halt::Failed => self.bye = Some(CloseReason::LogUnavailable),
-                Halt::Broken(_) => return Poll::Ready(()),
+                Halt::Broken => return Poll::Ready(()),
             }
         }
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<Halt> {
-        if let Err(error) = ready!(self.outlet.poll_flush(context)) {
-            return Poll::Ready(Halt::Broken(error));
+        if ready!(self.outlet.poll_flush(context)).is_err() {
+            return Poll::Ready(Halt::Broken);
         }
         if let Some(reason) = self.bye {
             // Said once; then the connection ends.
             self.node.metrics.closed(reason.code());
             self.outlet.send(self.kind.note(&self.node, Note::Bye(reason), self.told));
             let _ = self.outlet.poll_flush(context);
-            return Poll::Ready(Halt::Broken(ErrorKind::ConnectionAborted.into()));
+            return Poll::Ready(Halt::Broken);
         }
         if !self.first.is_empty()
             && let Err(halt) = ready!(self.outlet.poll_events(&mut self.first, &self.close_on, context))

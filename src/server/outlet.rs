@@ -33,6 +33,7 @@ pub struct Outlet {
     framing: Framing,
     transport: Transport,
     metrics: Arc<Metrics>,
+    _counted: Counted,
     /// What was begun and must be finished before anything else.
     rest: Bytes,
     /// The socket was full at the last write.
@@ -50,12 +51,12 @@ pub enum Halt {
     /// The log cannot be read.
     Failed,
     /// The socket is broken.
-    Broken(io::Error),
+    Broken,
 }
 
 impl From<io::Error> for Halt {
-    fn from(error: io::Error) -> Self {
-        Self::Broken(error)
+    fn from(_: io::Error) -> Self {
+        Self::Broken
     }
 }
 
@@ -75,20 +76,13 @@ impl Outlet {
         metrics: Arc<Metrics>,
         begin: Bytes,
     ) -> Self {
-        let counters = metrics.transport(transport);
-        counters.connections.inc();
-        counters.opened.inc();
-        Self { stream, framing, transport, metrics, rest: begin, blocked: false, stalled_since: None }
+        let counted = Counted::new(metrics.clone(), transport);
+        Self { stream, framing, transport, metrics, _counted: counted, rest: begin, blocked: false, stalled_since: None }
     }
 
     /// The socket.
     pub fn stream(&self) -> &Stream {
         &self.stream
-    }
-
-    /// The form of events on this connection.
-    pub fn framing(&self) -> Framing {
-        self.framing
     }
 
     /// Whether everything that was handed over is in the socket.
@@ -99,6 +93,11 @@ impl Outlet {
     /// Since when the socket has taken nothing although something waits.
     pub fn stalled_for(&self) -> Duration {
         self.stalled_since.map(|since| since.elapsed()).unwrap_or_default()
+    }
+
+    /// The socket, and what was begun and must be finished.
+    pub fn into_parts(self) -> (Stream, Bytes) {
+        (self.stream, self.rest)
     }
 
     /// Sends something that is no event. Only after a flush.
@@ -167,7 +166,7 @@ impl Outlet {
         for _ in 0..WRITES_AT_ONCE {
             match ready!(self.poll_flush(context)) {
                 Ok(()) => {}
-                Err(error) => return Poll::Ready(Halt::Broken(error)),
+                Err(_) => return Poll::Ready(Halt::Broken),
             }
             let before = subscription.position();
             let next = ready!(subscription.poll_next(context));
@@ -289,7 +288,7 @@ impl Outlet {
             if left < frame.len() {
                 written.complete = false;
                 if left > 0 {
-                    let rest = frame.slice(left..);
+                    let rest = shown.frame_bytes(self.framing).slice(left..);
                     self.rest =
                         if rest.len() <= COPIED_REST_BYTES { Bytes::copy_from_slice(&rest) } else { rest };
                     position = shown.event.position;
@@ -324,9 +323,21 @@ impl Outlet {
     }
 }
 
-impl Drop for Outlet {
+/// Counts a connection while it is open.
+struct Counted(Arc<Metrics>, Transport);
+
+impl Counted {
+    fn new(metrics: Arc<Metrics>, transport: Transport) -> Self {
+        let counters = metrics.transport(transport);
+        counters.connections.inc();
+        counters.opened.inc();
+        Self(metrics, transport)
+    }
+}
+
+impl Drop for Counted {
     fn drop(&mut self) {
-        self.metrics.transport(self.transport).connections.dec();
+        self.0.transport(self.1).connections.dec();
     }
 }
 
@@ -335,7 +346,7 @@ fn taken(result: io::Result<usize>) -> Result<usize, Halt> {
     match result {
         Ok(taken) => Ok(taken),
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(0),
-        Err(error) => Err(Halt::Broken(error)),
+        Err(_) => Err(Halt::Broken),
     }
 }
 

@@ -4,11 +4,11 @@ use super::error::ApiError;
 use super::history::list;
 use super::node::Node;
 use super::request::Parameters;
-use super::request_subscription::{Asked, Format};
-use crate::codec::{Framing, ListEnd, Shown};
+use super::request_subscription::Asked;
+use crate::codec::{Framing, ListEnd, Resume, Shown};
 use crate::event::Position;
 use crate::metrics::{Metrics, Transport};
-use crate::subscribe::{Next, ResumeStatus, Subscription, open};
+use crate::subscribe::{Next, Subscription, open};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Response;
@@ -37,7 +37,7 @@ pub async fn poll(
     let registration = node.registry.register();
     let opening = open(&node.source, &asked.request()).await;
     node.metrics.resumed(opening.resume.as_str());
-    if opening.resume == ResumeStatus::Unavailable {
+    if opening.resume == Resume::Unavailable {
         return Err(ApiError::unavailable("unavailable", "the log cannot be read now: try again"));
     }
     let mut page = Page { events: opening.first, bytes: 0, resume: opening.resume, limit };
@@ -83,7 +83,7 @@ pub async fn poll(
     let counters = node.metrics.transport(Transport::Poll);
     counters.delivered_events.inc_by(page.events.len() as u64);
     let cursor = node.source.cursor(at).encode();
-    let response = list(asked.format, &page.events, cursor.as_str(), ListEnd::Resume(page.resume.as_str()));
+    let response = list(asked.format, &page.events, cursor.as_str(), ListEnd::Resume(page.resume));
     counters.delivered_bytes.inc_by(hyper::body::Body::size_hint(response.body()).lower());
     Ok(response)
 }
@@ -112,7 +112,7 @@ async fn ready_now(subscription: &mut Subscription, patient: bool) -> Option<Nex
 struct Page {
     events: Vec<Arc<Shown>>,
     bytes: usize,
-    resume: ResumeStatus,
+    resume: Resume,
     limit: usize,
 }
 
@@ -129,7 +129,7 @@ impl Page {
             }
             Next::Events(events) | Next::Replayed(events) => events,
             Next::Lost => {
-                self.resume = ResumeStatus::Expired;
+                self.resume = Resume::Expired;
                 return Ok(true);
             }
             Next::Failed => {

@@ -4,14 +4,13 @@ use super::error::{ApiError, json};
 use super::node::Node;
 use super::request::{Parameters, read_body};
 use crate::bus::Refused;
-use crate::event::Channel;
 use crate::intake::{self, EntryError};
 use crate::publish::{Ack, Outcome, Published};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
-use hyper::{Request, Response, StatusCode};
+use hyper::{HeaderMap, Request, Response, StatusCode};
 use std::sync::Arc;
 
 /// `POST /v1/publish`: any of the body forms.
@@ -20,28 +19,25 @@ pub async fn publish(node: &Arc<Node>, request: Request<Incoming>) -> Result<Res
     let (parts, body) = request.into_parts();
     let ack = ack(parts.uri.query())?;
     let body = read_body(body, settings.body_bytes, settings.body_timeout).await?;
-    let intake = intake::parse(&parts.headers, &body, &settings.intake).map_err(refused)?;
+    let content_type = content_type(&parts.headers)?;
+    let intake = intake::parse(content_type, &parts.headers, &body, &settings.intake).map_err(refused)?;
     answer(node, intake, ack).await
 }
 
 /// `POST /v1/channels/{channel}`: the body is the data.
 pub async fn publish_raw(
     node: &Arc<Node>,
-    channel: Channel,
+    channel: &str,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, ApiError> {
     let settings = node.settings();
     let (parts, body) = request.into_parts();
-    let parameters = Parameters::parse(parts.uri.query())?;
-    let ack = ack(parts.uri.query())?;
+    let query = parts.uri.query().unwrap_or("");
+    let ack = ack(Some(query))?;
     let body = read_body(body, settings.body_bytes, settings.body_timeout).await?;
-    let raw = intake::RawParameters {
-        event: parameters.get("event"),
-        id: parameters.get("id"),
-        ttl: parameters.get("ttl"),
-        exclude: parameters.get("exclude"),
-    };
-    let draft = intake::parse_raw(channel, &raw, &parts.headers, &body, &settings.intake).map_err(refused)?;
+    let content_type = content_type(&parts.headers)?;
+    let draft = intake::parse_raw(channel, query, content_type, &parts.headers, &body, &settings.intake)
+        .map_err(refused)?;
     answer(node, intake::Intake { entries: vec![Ok(draft)], single: true }, ack).await
 }
 
@@ -157,6 +153,12 @@ fn error_code(outcome: Outcome, ack: Ack) -> (StatusCode, &'static str, &'static
         ),
         _ => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "the log takes no events now: try again"),
     }
+}
+
+fn content_type(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+    headers.get(header::CONTENT_TYPE).map(HeaderValue::to_str).transpose().map_err(|_| {
+        ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "`Content-Type` must be ASCII")
+    })
 }
 
 fn refused(error: EntryError) -> ApiError {

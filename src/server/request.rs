@@ -195,7 +195,8 @@ pub async fn read_body(mut body: Incoming, most: usize, timeout: Duration) -> Re
         return Err(too_large(most));
     }
     // Nearly always the body came with the head: then there is nothing to wait for, and no timer to set.
-    let first = match std::pin::pin!(next_data(&mut body)).await_ready() {
+    let first = std::pin::pin!(next_data(&mut body)).await_ready();
+    let first = match first {
         Some(first) => first?,
         None => tokio::time::timeout(timeout, next_data(&mut body)).await.map_err(|_| timed_out())??,
     };

@@ -1,7 +1,7 @@
 //! Where a subscription begins, and what its client is told of the time it was away.
 
 use super::Source;
-use crate::codec::Shown;
+use crate::codec::{Resume, Shown};
 use crate::event::{Cursor, Filter, Interest, Position};
 use std::sync::Arc;
 
@@ -23,38 +23,10 @@ pub struct Request {
     pub last: bool,
 }
 
-/// What became of a client's cursor.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ResumeStatus {
-    /// None was given.
-    None,
-    /// Everything after it is replayed, nothing missing, nothing twice.
-    Ok,
-    /// Some of what came after it is no longer kept: what is left is replayed.
-    Expired,
-    /// Its log is gone: the client starts from now.
-    Reset,
-    /// The log cannot be read now.
-    Unavailable,
-}
-
-impl ResumeStatus {
-    /// The word on the wire.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Ok => "ok",
-            Self::Expired => "expired",
-            Self::Reset => "reset",
-            Self::Unavailable => "unavailable",
-        }
-    }
-}
-
 /// Where a subscription begins.
 pub struct Opening {
     /// What became of the cursor.
-    pub resume: ResumeStatus,
+    pub resume: Resume,
     /// Everything after this position follows.
     pub start: Position,
     /// Up to here the client knows of what is no longer kept.
@@ -66,7 +38,7 @@ pub struct Opening {
 /// Decides where a subscription begins.
 pub async fn open(source: &Arc<Source>, request: &Request) -> Opening {
     let head = source.hub.head();
-    let now = Opening { resume: ResumeStatus::None, start: head, told_lost: Position::ZERO, first: Vec::new() };
+    let now = Opening { resume: Resume::None, start: head, told_lost: Position::ZERO, first: Vec::new() };
     if request.cursor.is_none() && request.history == 0 && !request.last {
         return now;
     }
@@ -74,22 +46,22 @@ pub async fn open(source: &Arc<Source>, request: &Request) -> Opening {
     // Reads the log, so it goes where blocking is allowed.
     tokio::task::spawn_blocking(move || decide(&source, &request, head))
         .await
-        .unwrap_or(Opening { resume: ResumeStatus::Unavailable, ..now })
+        .unwrap_or(Opening { resume: Resume::Unavailable, ..now })
 }
 
 fn decide(source: &Source, request: &Request, head: Position) -> Opening {
     let mut opening =
-        Opening { resume: ResumeStatus::None, start: head, told_lost: Position::ZERO, first: Vec::new() };
+        Opening { resume: Resume::None, start: head, told_lost: Position::ZERO, first: Vec::new() };
     if let Some(cursor) = request.cursor {
         let resume = source.log.resume(&request.interest, cursor);
         opening.resume = match resume.status {
-            crate::log::ResumeStatus::Ok => ResumeStatus::Ok,
-            crate::log::ResumeStatus::Expired => ResumeStatus::Expired,
-            crate::log::ResumeStatus::Reset => ResumeStatus::Reset,
+            crate::log::ResumeStatus::Ok => Resume::Ok,
+            crate::log::ResumeStatus::Expired => Resume::Expired,
+            crate::log::ResumeStatus::Reset => Resume::Reset,
         };
-        if opening.resume != ResumeStatus::Reset {
+        if opening.resume != Resume::Reset {
             opening.start = resume.start;
-            if opening.resume == ResumeStatus::Expired {
+            if opening.resume == Resume::Expired {
                 opening.told_lost = head;
             }
             return opening;
@@ -107,7 +79,7 @@ fn decide(source: &Source, request: &Request, head: Position) -> Opening {
                     opening.told_lost = head;
                 }
             }
-            Err(_) => opening.resume = ResumeStatus::Unavailable,
+            Err(_) => opening.resume = Resume::Unavailable,
         }
     } else if request.last {
         match source.log.last_of_each(&request.interest, filter, MAX_HISTORY) {
@@ -119,7 +91,7 @@ fn decide(source: &Source, request: &Request, head: Position) -> Opening {
                     .map(|event| Arc::new(Shown::new(event, source.log.epoch())))
                     .collect();
             }
-            Err(_) => opening.resume = ResumeStatus::Unavailable,
+            Err(_) => opening.resume = Resume::Unavailable,
         }
     }
     opening

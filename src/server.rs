@@ -1,0 +1,36 @@
+//! The edges: listeners, the three APIs, the transports. They talk to the flows and know neither the bus nor
+//! the disk behind them.
+//!
+//! A connection begins in [`connection`], where hyper parses its requests between the checks of `guard`. It is
+//! answered by one of three handlers: [`App`], [`Client`] or [`Admin`]. A client that listens leaves hyper: its
+//! socket goes to a small task of its own (`websocket`, `one_way`), which writes through an `outlet`.
+
+mod admin;
+mod app;
+mod client;
+mod close;
+mod connection;
+mod error;
+mod guard;
+mod history;
+mod host;
+mod listener;
+mod node;
+mod one_way;
+mod outlet;
+mod poll;
+mod publish;
+mod registry;
+mod request;
+mod request_subscription;
+mod stream;
+mod websocket;
+
+pub use admin::Admin;
+pub use app::App;
+pub use client::Client;
+pub use connection::ConnectionLimits;
+pub use host::OriginPolicy;
+pub use listener::{Address, Listener};
+pub use node::{Node, Settings};
+pub use registry::Registry;

@@ -1,0 +1,49 @@
+//! How many messages a client may send.
+
+use std::time::Instant;
+
+/// A token bucket: so many a second, twice as many at once.
+pub(super) struct Rate {
+    per_second: u32,
+    tokens: f32,
+    refilled: Instant,
+}
+
+impl Rate {
+    /// A full bucket; zero a second means no limit.
+    pub(super) fn new(per_second: u32, now: Instant) -> Self {
+        Self { per_second, tokens: per_second as f32 * 2.0, refilled: now }
+    }
+
+    /// Takes one; false when there is none.
+    pub(super) fn take(&mut self, now: Instant) -> bool {
+        if self.per_second == 0 {
+            return true;
+        }
+        let rate = self.per_second as f32;
+        let elapsed = now.saturating_duration_since(self.refilled).as_secs_f32();
+        self.tokens = (self.tokens + elapsed * rate).min(rate * 2.0);
+        self.refilled = now;
+        if self.tokens < 1.0 {
+            return false;
+        }
+        self.tokens -= 1.0;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_burst_passes_and_a_flood_does_not() {
+        let start = Instant::now();
+        let mut rate = Rate::new(10, start);
+        assert_eq!((0..100).filter(|_| rate.take(start)).count(), 20);
+        assert_eq!((0..100).filter(|_| rate.take(start + Duration::from_millis(500))).count(), 5);
+        let mut free = Rate::new(0, start);
+        assert!((0..1000).all(|_| free.take(start)));
+    }
+}

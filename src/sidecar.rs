@@ -1,0 +1,249 @@
+//! Builds every part in order, runs them, and takes them down again without losing anything.
+
+mod settings;
+
+use crate::bus::{Bus, Inflow, Memory};
+use crate::config::{Config, LogSync};
+use crate::hub::{Hub, RingLimits};
+use crate::log::{Log, LogObserver, LogOptions, OpenError, Rule};
+use crate::metrics::Metrics;
+use crate::publish::Publisher;
+use crate::replica::{Replica, SyncPolicy};
+use crate::server::{Address, Admin, App, Client, Listener, Node, Registry};
+use crate::subscribe::Source;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet};
+
+/// A running Sidewire.
+pub struct Sidecar {
+    node: Arc<Node>,
+    replica: Replica,
+    log: Log,
+    config: Config,
+    listeners: JoinSet<()>,
+    stopping: watch::Sender<bool>,
+    probe: JoinHandle<()>,
+}
+
+/// Why it does not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The log cannot be opened.
+    Log(OpenError),
+    /// A listener cannot be bound.
+    Listen {
+        /// Its section.
+        listener: &'static str,
+        /// Where.
+        address: Address,
+        /// Why.
+        error: io::Error,
+    },
+    /// The operating system refuses threads.
+    Threads(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Log(error) => write!(f, "the log cannot be opened: {error}"),
+            Self::Listen { listener, address, error } => write!(
+                f,
+                "cannot listen on {address}: {error}; choose another address with `{listener}.listen`, or stop what listens there"
+            ),
+            Self::Threads(error) => write!(f, "cannot start a thread: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl Sidecar {
+    /// Starts everything; when it returns, all listeners answer.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let started = Instant::now();
+        let metrics = Arc::new(Metrics::new());
+        // Bound before the log is opened: a second process on the same addresses fails early and harms nothing.
+        let bound = bind(&config)?;
+        let options = log_options(&config, metrics.clone());
+        let log = tokio::task::spawn_blocking(move || Log::open(options))
+            .await
+            .map_err(|_| StartError::Threads(io::Error::other("the thread that opens the log ended")))?
+            .map_err(StartError::Log)?;
+        let inflow = Arc::new(Inflow::new(config.queue.max_bytes.0 as usize, log.next_position()));
+        let bus: Arc<dyn Bus> = Arc::new(Memory::new(inflow.clone()));
+        let hub = Hub::new(log.head(), RingLimits::default());
+        let policy = match config.log.sync {
+            LogSync::Always => SyncPolicy::Always,
+            LogSync::Every(interval) => SyncPolicy::Every(interval),
+            LogSync::Never => SyncPolicy::Never,
+        };
+        let replica = Replica::start(inflow.clone(), log.clone(), hub.clone(), policy, metrics.clone())
+            .map_err(StartError::Threads)?;
+        let publisher =
+            Publisher::new(bus.clone(), log.clone(), metrics.clone(), config.bus.publish_timeout);
+        let node = Node::new(
+            Arc::new(Source { hub, log: log.clone() }),
+            publisher,
+            bus,
+            inflow,
+            replica.health(),
+            metrics,
+            Registry::new(node_name()),
+            settings::settings(&config),
+            config.to_json(),
+        );
+        let probe = tokio::spawn(keep_probing(node.clone()));
+        let (stopping, _) = watch::channel(false);
+        let listeners = serve(bound, &node, &config, &stopping);
+        let stats = log.stats();
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            node = node.registry.node(),
+            bus = %node.bus,
+            log = %config.log.dir.display(),
+            epoch = %log.epoch(),
+            events = stats.events,
+            took_ms = started.elapsed().as_millis() as u64,
+            "started"
+        );
+        Ok(Self { node, replica, log, config, listeners, stopping, probe })
+    }
+
+    /// Puts what can change while it runs in force: limits, origins, routes, heartbeats. Clients stay.
+    pub fn reload(&mut self, config: Config) {
+        let fixed: [(&str, bool); 6] = [
+            ("listen", self.config.app.listen != config.app.listen
+                || self.config.client.listen != config.client.listen
+                || self.config.admin.listen != config.admin.listen),
+            ("log", self.config.log != config.log),
+            ("bus", self.config.bus.url != config.bus.url),
+            ("queue", self.config.queue != config.queue),
+            ("channels", self.config.channels != config.channels),
+            ("limits.header_timeout", self.config.limits.header_timeout != config.limits.header_timeout),
+        ];
+        for (key, _) in fixed.iter().filter(|(_, changed)| *changed) {
+            tracing::warn!(key, "a changed setting takes effect at the next start");
+        }
+        self.node.reload(settings::settings(&config), config.to_json());
+        self.config = config;
+        tracing::info!("configuration reloaded");
+    }
+
+    /// Drains and stops: not ready any more, clients are told to go elsewhere over the configured time while
+    /// the app may still publish, then everything accepted is on disk and the log is closed.
+    pub async fn stop(self) {
+        let started = Instant::now();
+        self.node.begin_drain();
+        tracing::info!(
+            clients = self.node.metrics.connections(),
+            over_ms = self.config.client.drain.as_millis() as u64,
+            "draining"
+        );
+        self.node.registry.drain(self.config.client.drain).await;
+        self.stopping.send_replace(true);
+        let mut listeners = self.listeners;
+        // Requests in flight are answered; who takes longer than the longest of them is cut off.
+        let patience = self.config.bus.publish_timeout + Duration::from_secs(1);
+        let _ = tokio::time::timeout(patience, async { while listeners.join_next().await.is_some() {} }).await;
+        listeners.abort_all();
+        self.probe.abort();
+        self.node.bus.close();
+        self.replica.finish().await;
+        let log = self.log;
+        let _ = tokio::task::spawn_blocking(move || log.close()).await;
+        tracing::info!(took_ms = started.elapsed().as_millis() as u64, "stopped");
+    }
+}
+
+type Bound = Vec<(&'static str, Listener)>;
+
+fn bind(config: &Config) -> Result<Bound, StartError> {
+    let sections = [
+        ("app", &config.app.listen, config.app.socket_mode),
+        ("client", &config.client.listen, config.client.socket_mode),
+        ("admin", &config.admin.listen, config.admin.socket_mode),
+    ];
+    let mut bound = Vec::new();
+    for (listener, addresses, mode) in sections {
+        for address in addresses {
+            let address = settings::address(address, mode);
+            match Listener::bind(&address) {
+                Ok(socket) => bound.push((listener, socket)),
+                Err(error) => return Err(StartError::Listen { listener, address, error }),
+            }
+        }
+    }
+    Ok(bound)
+}
+
+fn serve(bound: Bound, node: &Arc<Node>, config: &Config, stopping: &watch::Sender<bool>) -> JoinSet<()> {
+    let limits = settings::connection_limits(config);
+    let (app, client, admin) = (App::new(node.clone()), Client::new(node.clone()), Admin::new(node.clone()));
+    let mut listeners = JoinSet::new();
+    for (listener, socket) in bound {
+        tracing::info!(listener, address = %socket.address(), "listening");
+        let stopping = stopping.subscribe();
+        match listener {
+            "app" => listeners.spawn(socket.run(app.clone(), limits, stopping)),
+            "client" => listeners.spawn(socket.run(client.clone(), limits, stopping)),
+            _ => listeners.spawn(socket.run(admin.clone(), limits, stopping)),
+        };
+    }
+    listeners
+}
+
+fn log_options(config: &Config, metrics: Arc<Metrics>) -> LogOptions {
+    let rules = config.channels.iter().map(|rule| Rule {
+        pattern: rule.pattern.clone(),
+        ttl: rule.ttl,
+        max_events: rule.max_events.map(|most| most.get()),
+        store: rule.store,
+    });
+    LogOptions {
+        ttl: config.log.ttl,
+        max_bytes: config.log.max_bytes.0,
+        compress: config.log.compress,
+        rules: rules.collect(),
+        id_window: config.log.id_window,
+        id_limit: config.log.id_limit,
+        observer: Some(Arc::new(Observer(metrics))),
+        ..LogOptions::new(&config.log.dir)
+    }
+}
+
+struct Observer(Arc<Metrics>);
+
+impl LogObserver for Observer {
+    fn fsync(&self, took: Duration, events: u64) {
+        self.0.fsync_seconds.observe(took.as_secs_f64());
+        self.0.fsync_events.observe(events as f64);
+    }
+}
+
+/// Sends a probe over the bus again and again and notes when it comes back.
+async fn keep_probing(node: Arc<Node>) {
+    loop {
+        let interval = node.settings().probe_interval;
+        let sent = Instant::now();
+        let (returned, back) = oneshot::channel();
+        // A refusal means that too much waits already; readiness then speaks for itself.
+        if node.bus.probe(returned).is_ok()
+            && let Ok(Ok(())) = tokio::time::timeout(interval * 2, back).await
+        {
+            node.metrics.probe_seconds.observe(sent.elapsed().as_secs_f64());
+            node.probe_returned();
+        }
+        tokio::time::sleep(interval.saturating_sub(sent.elapsed())).await;
+    }
+}
+
+/// A name that no other node or run has: part of every connection id.
+fn node_name() -> String {
+    let random = uuid::Uuid::now_v7().as_u128() as u64;
+    format!("{:012x}", random & 0xffff_ffff_ffff)
+}

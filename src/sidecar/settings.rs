@@ -1,0 +1,51 @@
+//! From the configuration to what each part takes.
+
+use crate::config::{Config, ListenAddress, SocketMode};
+use crate::intake::IntakeLimits;
+use crate::server::{Address, ConnectionLimits, OriginPolicy, Settings};
+
+/// Largest request head. Cookies and tokens may be long; 64 headers of a kilobyte fit.
+const HEAD_BYTES: usize = 64 << 10;
+
+/// What can change while a node runs.
+pub(super) fn settings(config: &Config) -> Settings {
+    let names = |hosts: &[crate::config::HostName]| hosts.iter().map(|host| host.as_str().to_owned()).collect();
+    let client = &config.client;
+    let limits = &config.limits;
+    Settings {
+        app_hosts: names(&config.app.allowed_hosts),
+        admin_hosts: names(&config.admin.allowed_hosts),
+        origins: if client.allowed_origins.is_empty() {
+            OriginPolicy::Default
+        } else {
+            OriginPolicy::Listed(client.allowed_origins.clone())
+        },
+        routes: client.routes.clone(),
+        heartbeat: client.heartbeat,
+        sse_heartbeat: client.sse_heartbeat,
+        stall_timeout: client.stall_timeout,
+        idle_timeout: client.idle_timeout,
+        intake: IntakeLimits { event_bytes: limits.event_bytes.0 as usize, ..IntakeLimits::default() },
+        body_bytes: limits.body_bytes.0 as usize,
+        body_timeout: limits.body_timeout,
+        subscriptions: limits.subscriptions,
+        message_bytes: limits.message_bytes.0 as usize,
+        connections: limits.connections.map_or(0, |most| most.get()),
+        connections_per_ip: limits.connections_per_ip.map_or(0, |most| most.get()),
+        messages_per_second: limits.messages_per_second.map_or(0, |most| most.get()),
+        probe_interval: config.bus.probe_interval,
+    }
+}
+
+/// Bounds on every connection.
+pub(super) fn connection_limits(config: &Config) -> ConnectionLimits {
+    ConnectionLimits { header_timeout: config.limits.header_timeout, head_bytes: HEAD_BYTES }
+}
+
+/// Where to listen, as the listener takes it.
+pub(super) fn address(address: &ListenAddress, mode: SocketMode) -> Address {
+    match address {
+        ListenAddress::Tcp(address) => Address::Tcp(*address),
+        ListenAddress::Unix(path) => Address::Unix { path: path.clone(), mode: mode.0 },
+    }
+}
