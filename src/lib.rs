@@ -5,3 +5,6 @@
 
 // The words: what is published, and how it is named.
 pub mod event;
+
+// What the operator decides.
+pub mod config;
