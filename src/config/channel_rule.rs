@@ -1,0 +1,62 @@
+//! Rules for channels: what is kept of them, and for how long.
+
+use super::node::Node;
+use super::problem::Problem;
+use super::setting::{Setting, TableReader};
+use crate::event::Pattern;
+use serde_json::Value as Json;
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+/// One `[[channels]]`. Of all rules the first whose pattern fits a channel counts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ChannelRule {
+    /// The channels it is for.
+    pub pattern: Pattern,
+    /// How long events are kept, instead of `log.ttl`.
+    pub ttl: Option<Duration>,
+    /// How many events of one channel are kept at most.
+    pub max_events: Option<NonZeroU64>,
+    /// Whether events are kept at all; otherwise they are live only.
+    pub store: bool,
+}
+
+impl ChannelRule {
+    const KEYS: [&'static str; 4] = ["pattern", "ttl", "max_events", "store"];
+}
+
+impl Setting for ChannelRule {
+    const IS_TABLE: bool = true;
+
+    fn read(node: &Node) -> Result<Self, Vec<Problem>> {
+        let mut table = TableReader::new(node, "channels", &Self::KEYS)?;
+        let pattern: Option<Pattern> = table.required("pattern");
+        let ttl: Option<Duration> = table.optional("ttl");
+        let max_events: Option<u64> = table.optional("max_events");
+        let store = table.optional("store").unwrap_or(true);
+        if ttl.is_some_and(|ttl| ttl.is_zero()) {
+            table.refuse("ttl", "keeps nothing; write store = false, or leave it out for log.ttl");
+        }
+        if max_events == Some(0) {
+            table.refuse("max_events", "keeps nothing; write store = false, or leave it out for no limit");
+        }
+        if !store && (ttl.is_some() || max_events.is_some()) {
+            table.refuse("store", "is false, so nothing is kept; remove ttl and max_events, or store");
+        }
+        let max_events = max_events.and_then(NonZeroU64::new);
+        table.finish(pattern.map(|pattern| Self { pattern, ttl, max_events, store }))
+    }
+
+    fn show(&self) -> Json {
+        let mut shown = serde_json::Map::new();
+        shown.insert("pattern".into(), self.pattern.show());
+        if let Some(ttl) = &self.ttl {
+            shown.insert("ttl".into(), ttl.show());
+        }
+        if let Some(max_events) = self.max_events {
+            shown.insert("max_events".into(), max_events.get().into());
+        }
+        shown.insert("store".into(), self.store.into());
+        shown.into()
+    }
+}

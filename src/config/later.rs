@@ -1,0 +1,49 @@
+//! Keys of later versions. They are refused by name: somebody who sets one relies on what it does.
+
+/// Keys, and sections with all that is in them.
+const LATER: &[&str] = &[
+    "app.tls_cert_file",
+    "app.tls_key_file",
+    "app.token_file",
+    "client.tls_cert_file",
+    "client.tls_key_file",
+    "client.trusted_proxies",
+    "admin.tls_cert_file",
+    "admin.tls_key_file",
+    "log.encryption_key_file",
+    "bus.mode",
+    "bus.channels",
+    "bus.shards",
+    "bus.namespace",
+    "queue.max_age",
+    "auth",
+    "limits.handshakes_per_ip",
+    "presence",
+    "channels.redact",
+    "channels.publish",
+    "channels.rate",
+    "channels.when_over",
+    "telemetry.audit_file",
+];
+
+/// Whether a later version has this key.
+pub(super) fn is_later(key: &str) -> bool {
+    LATER
+        .iter()
+        .any(|later| key.strip_prefix(later).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_section_takes_all_its_keys_along() {
+        assert!(is_later("auth"));
+        assert!(is_later("auth.webhook.url"));
+        assert!(is_later("bus.mode"));
+        assert!(!is_later("bus.model"));
+        assert!(!is_later("authors"));
+        assert!(!is_later("bus"));
+    }
+}

@@ -1,0 +1,166 @@
+//! The sections, typed. A field's name is its key; its default and what it is for stand in
+//! `config.toml.example`, which is compiled in.
+
+use super::bus_url::BusUrl;
+use super::listen::{ListenAddress, SocketMode};
+use super::logging::{LogFilter, LogFormat};
+use super::quantity::ByteSize;
+use super::reader::Reader;
+use super::route::Route;
+use super::setting::Setting;
+use super::sync::LogSync;
+use super::web::{AllowedOrigin, HostName};
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Makes a section of its name and its keys: the struct, the list of keys, and the way in and out.
+macro_rules! section {
+    ($(#[$about:meta])* $name:ident = $section:literal { $($(#[$doc:meta])* $key:ident: $type:ty,)* }) => {
+        $(#[$about])*
+        #[derive(Clone, PartialEq, Eq, Debug)]
+        pub struct $name {
+            $($(#[$doc])* pub $key: $type,)*
+        }
+
+        impl $name {
+            /// The keys, each with its section.
+            pub(super) const KEYS: &'static [&'static str] = &[$(concat!($section, ".", stringify!($key))),*];
+
+            pub(super) fn read(reader: &mut Reader) -> Self {
+                Self { $($key: reader.get(concat!($section, ".", stringify!($key))),)* }
+            }
+
+            pub(super) fn show(&self) -> serde_json::Value {
+                let mut shown = serde_json::Map::new();
+                $(shown.insert(stringify!($key).into(), self.$key.show());)*
+                shown.into()
+            }
+        }
+    };
+}
+
+section! {
+    /// The listener of the app: publish, history, control.
+    AppConfig = "app" {
+        /// Where it listens; nowhere if empty.
+        listen: Vec<ListenAddress>,
+        /// Host names it answers to besides loopback names and its own address.
+        allowed_hosts: Vec<HostName>,
+        /// Who may open it where it is a unix socket.
+        socket_mode: SocketMode,
+    }
+}
+
+section! {
+    /// The listener of browsers and devices.
+    ClientConfig = "client" {
+        /// Where it listens; nowhere if empty.
+        listen: Vec<ListenAddress>,
+        /// Who may open it where it is a unix socket.
+        socket_mode: SocketMode,
+        /// Whether clients that nobody has identified are served from beyond this host.
+        allow_anonymous: bool,
+        /// Whose pages may connect. Empty: the listener's own, and loopback ones while it listens on loopback.
+        allowed_origins: Vec<AllowedOrigin>,
+        /// Between two pings to a WebSocket client; `None` sends none.
+        heartbeat: Option<Duration>,
+        /// Between two comments in a quiet SSE stream.
+        sse_heartbeat: Duration,
+        /// How long a client may take no byte before it is cut off with 4008.
+        stall_timeout: Duration,
+        /// How long a WebSocket client may send nothing, not even a pong, before it is cut off with 4009;
+        /// `None` is for ever.
+        idle_timeout: Option<Duration>,
+        /// Over how long clients are told 1001 on shutdown, so that they do not all come back at once.
+        drain: Duration,
+        /// URLs of the app's own choice.
+        routes: Vec<Route>,
+    }
+}
+
+section! {
+    /// The listener of probes, Prometheus and the operator.
+    AdminConfig = "admin" {
+        /// Where it listens; nowhere if empty.
+        listen: Vec<ListenAddress>,
+        /// Host names it answers to besides loopback names and its own address.
+        allowed_hosts: Vec<HostName>,
+        /// Who may open it where it is a unix socket.
+        socket_mode: SocketMode,
+    }
+}
+
+section! {
+    /// The event log on disk.
+    LogConfig = "log" {
+        /// Its directory. Never empty in a loaded configuration.
+        dir: PathBuf,
+        /// How long an event is kept, unless its publisher or a channel rule says otherwise.
+        ttl: Duration,
+        /// How much disk the log takes at most; the oldest events go first.
+        max_bytes: ByteSize,
+        /// When it is forced to disk.
+        sync: LogSync,
+        /// Whether events are compressed.
+        compress: bool,
+        /// How long an id given by a publisher is remembered, so that its repetition is a duplicate.
+        id_window: Duration,
+        /// How many such ids are remembered at most.
+        id_limit: usize,
+    }
+}
+
+section! {
+    /// The bus that carries events between nodes.
+    BusConfig = "bus" {
+        /// Which bus.
+        url: BusUrl,
+        /// How long a publish waits for the bus to confirm it.
+        publish_timeout: Duration,
+        /// Between two probes that readiness rests on.
+        probe_interval: Duration,
+    }
+}
+
+section! {
+    /// Accepted publishes that wait for the log.
+    QueueConfig = "queue" {
+        /// How much memory they take at most; beyond it a publish is answered 503 `queue_full`.
+        max_bytes: ByteSize,
+    }
+}
+
+section! {
+    /// What callers may take at most.
+    LimitsConfig = "limits" {
+        /// Client connections in all; `None` is no limit.
+        connections: Option<NonZeroUsize>,
+        /// Client connections from one IP address; `None` is no limit.
+        connections_per_ip: Option<NonZeroUsize>,
+        /// Subscriptions of one connection.
+        subscriptions: usize,
+        /// A message from a WebSocket client.
+        message_bytes: ByteSize,
+        /// Messages of one WebSocket client, with bursts of twice as many; `None` is no limit.
+        messages_per_second: Option<NonZeroU32>,
+        /// The body of one request.
+        body_bytes: ByteSize,
+        /// One published event.
+        event_bytes: ByteSize,
+        /// How long a request may take to send its head.
+        header_timeout: Duration,
+        /// How long a request may take to send its body.
+        body_timeout: Duration,
+    }
+}
+
+section! {
+    /// What this program tells about itself.
+    TelemetryConfig = "telemetry" {
+        /// The form of its log lines.
+        log_format: LogFormat,
+        /// Which log lines it writes.
+        log_level: LogFilter,
+    }
+}
