@@ -7,6 +7,7 @@ use super::{ControlFrame, Decoder, Incoming, Limits, Opcode};
 use super::{accept, close_frame, close_reply, finish, frame_header, pong_frame, read_shared};
 use bytes::Bytes;
 use hyper::body;
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
@@ -108,7 +109,6 @@ async fn handshake(socket: TcpStream, patience: Duration) -> io::Result<Option<(
     http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(patience)
-        .keep_alive(false)
         .serve_connection(TokioIo::new(socket), service)
         .with_upgrades()
         .await
@@ -130,6 +130,7 @@ fn answer_handshake(mut request: Request<body::Incoming>) -> (Response<String>, 
             let mut response = Response::new(format!("{error}\n"));
             *response.status_mut() = error.status();
             *response.headers_mut() = error.headers();
+            response.headers_mut().append(CONNECTION, HeaderValue::from_static("close"));
             (response, None)
         }
     }
