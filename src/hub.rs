@@ -191,5 +191,3 @@ impl Feeds {
     }
 }
 
-#[cfg(test)]
-mod tests;

@@ -371,5 +371,3 @@ enum Live {
     Behind,
 }
 
-#[cfg(test)]
-mod tests;

@@ -2,6 +2,7 @@
 //! answers that hyper makes by itself (to a head that it cannot parse) the body that all our errors have.
 
 use super::stream::Stream;
+use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -80,6 +81,8 @@ pub struct Guarded {
     stream: Stream,
     state: Arc<GuardState>,
     scanner: HeadScanner,
+    /// Bytes that were read and rewritten, and not yet handed on.
+    rewritten: VecDeque<u8>,
     /// An answer that replaces one of hyper's.
     replaced: Vec<u8>,
 }
@@ -87,12 +90,36 @@ pub struct Guarded {
 impl Guarded {
     /// Guards a socket.
     pub fn new(stream: Stream, state: Arc<GuardState>) -> Self {
-        Self { stream, state, scanner: HeadScanner::default(), replaced: Vec::new() }
+        Self { stream, state, scanner: HeadScanner::default(), rewritten: VecDeque::new(), replaced: Vec::new() }
     }
 
     /// The socket itself.
     pub fn into_stream(self) -> Stream {
         self.stream
+    }
+
+    /// Percent-encodes what RFC 3986 does not allow in a request line and people type all the same: a pattern
+    /// such as `channel=a.>`.
+    fn rewrite(&mut self, line_length: usize, bytes: &[u8]) {
+        let (line, rest) = bytes.split_at(line_length);
+        for byte in line {
+            match byte {
+                b'>' => self.rewritten.extend(b"%3E"),
+                b'<' => self.rewritten.extend(b"%3C"),
+                byte => self.rewritten.push_back(*byte),
+            }
+        }
+        self.rewritten.extend(rest);
+    }
+
+    fn hand_on(&mut self, buffer: &mut ReadBuf<'_>) {
+        let length = self.rewritten.len().min(buffer.remaining());
+        for byte in self.rewritten.drain(..length) {
+            buffer.put_slice(&[byte]);
+        }
+        if self.rewritten.is_empty() {
+            self.rewritten = VecDeque::new();
+        }
     }
 
     fn poll_replaced(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -111,6 +138,10 @@ impl AsyncRead for Guarded {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if !this.rewritten.is_empty() {
+            this.hand_on(buffer);
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut this.stream).poll_read(context, buffer))?;
         if this.state.in_request.load(Ordering::Relaxed) {
@@ -120,7 +151,15 @@ impl AsyncRead for Guarded {
             if !fresh.is_empty() && this.state.head_started_ms.load(Ordering::Relaxed) == 0 {
                 this.state.head_started_ms.store(this.state.elapsed_ms() + 1, Ordering::Relaxed);
             }
+            let target = this.scanner.request_line(fresh);
+            let rewrite = target.contains(&b'>') || target.contains(&b'<');
+            let length = target.len();
             this.scanner.scan(fresh);
+            if rewrite {
+                this.rewrite(length, buffer.filled_mut().split_at(before).1);
+                buffer.set_filled(before);
+                this.hand_on(buffer);
+            }
         }
         Poll::Ready(Ok(()))
     }
@@ -188,10 +227,21 @@ struct HeadScanner {
     last: u8,
     content_length: bool,
     transfer_encoding: bool,
+    /// The request line has ended.
+    headers: bool,
     done: bool,
 }
 
 impl HeadScanner {
+    /// What of the request line is in the bytes that come next.
+    fn request_line<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        if self.headers || self.done {
+            return &[];
+        }
+        let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
+        &bytes[..end]
+    }
+
     fn scan(&mut self, bytes: &mut [u8]) {
         for byte in bytes {
             if self.done {
@@ -204,7 +254,9 @@ impl HeadScanner {
                     self.done = true;
                     return;
                 }
-                self.done = self.line_length == 1;
+                // Empty lines before a request line are skipped by every parser.
+                self.done = self.line_length == 1 && self.headers;
+                self.headers |= self.line_length > 1;
                 self.line_length = 0;
             } else {
                 if let Some(place) = self.line.get_mut(self.line_length) {

@@ -1,0 +1,97 @@
+//! `sidewire run`: start, obey signals, drain.
+
+use crate::config::{Config, LogFormat, Sources};
+use crate::sidecar::Sidecar;
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, fmt, reload};
+
+/// Threads that may read the log at a time. Reads are short; more would only take memory.
+const BLOCKING_THREADS: usize = 16;
+
+/// Runs a node until it is told to stop.
+pub fn run(sources: Sources) -> ExitCode {
+    let config = match Config::load(sources.clone()) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let filter = start_logging(&config);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "cannot start the threads of the runtime");
+            return ExitCode::FAILURE;
+        }
+    };
+    runtime.block_on(serve(config, sources, filter))
+}
+
+type FilterHandle = reload::Handle<EnvFilter, tracing_subscriber::Registry>;
+
+async fn serve(config: Config, sources: Sources, filter: FilterHandle) -> ExitCode {
+    // Before anything is started, so that no signal meets the default, which kills.
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else {
+        tracing::error!("cannot listen to signals");
+        return ExitCode::FAILURE;
+    };
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+    let mut sidecar = match Sidecar::start(config).await {
+        Ok(sidecar) => sidecar,
+        Err(error) => {
+            tracing::error!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => match Config::load(sources.clone()) {
+                Ok(config) => {
+                    if let Ok(directives) = EnvFilter::try_new(config.telemetry.log_level.as_str()) {
+                        // Fails only when the subscriber is gone, and that lives as long as the process.
+                        let _ = filter.reload(directives);
+                    }
+                    sidecar.reload(config);
+                }
+                Err(error) => tracing::error!("not reloaded, the old configuration stays in force: {error}"),
+            },
+        }
+    }
+    // A second signal means now.
+    tokio::select! {
+        () = sidecar.stop() => ExitCode::SUCCESS,
+        _ = terminate.recv() => ExitCode::FAILURE,
+        _ = interrupt.recv() => ExitCode::FAILURE,
+    }
+}
+
+fn start_logging(config: &Config) -> FilterHandle {
+    let directives = EnvFilter::try_new(config.telemetry.log_level.as_str())
+        .expect("the configuration takes only filters that parse");
+    let (filter, handle) = reload::Layer::new(directives);
+    let registry = tracing_subscriber::registry().with(filter);
+    match config.telemetry.log_format {
+        LogFormat::Text => registry.with(fmt::layer().with_writer(std::io::stderr).with_ansi(is_terminal())).init(),
+        LogFormat::Json => {
+            registry.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr)).init();
+        }
+    }
+    handle
+}
+
+fn is_terminal() -> bool {
+    std::io::IsTerminal::is_terminal(&std::io::stderr())
+}
