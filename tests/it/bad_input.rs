@@ -9,7 +9,13 @@ const JSON: &str = "application/json";
 /// Publishes a body that must be refused, and gives the code.
 async fn refused(sidecar: &TestSidecar, content_type: &str, body: &[u8], status: u16) -> (String, Response) {
     let answer = sidecar.publish_as(content_type, "", body).await;
-    assert_eq!(answer.status(), status, "{}: {}", String::from_utf8_lossy(&body[..body.len().min(80)]), answer.text());
+    assert_eq!(
+        answer.status(),
+        status,
+        "{}: {}",
+        String::from_utf8_lossy(&body[..body.len().min(80)]),
+        answer.text()
+    );
     (answer.refusal(status), answer)
 }
 
@@ -24,7 +30,8 @@ async fn a_body_that_is_no_json_is_refused() {
     let mut sidecar = TestSidecar::start().await;
     let deep = [b"[".repeat(100_000), b"]".repeat(100_000)].concat();
     let deep_data = format!("{{\"channel\":\"a\",\"data\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
-    let deep_maps = format!("{{\"channel\":\"a\",\"data\":{}1{}}}", "{\"a\":".repeat(50_000), "}".repeat(50_000));
+    let deep_maps =
+        format!("{{\"channel\":\"a\",\"data\":{}1{}}}", "{\"a\":".repeat(50_000), "}".repeat(50_000));
     for body in [
         &b""[..],
         b" ",
@@ -47,7 +54,11 @@ async fn a_body_that_is_no_json_is_refused() {
         deep_maps.as_bytes(),
     ] {
         let (code, _) = refused(&sidecar, JSON, body, 400).await;
-        assert!(code.starts_with("invalid_"), "{code}: {}", String::from_utf8_lossy(&body[..body.len().min(80)]));
+        assert!(
+            code.starts_with("invalid_"),
+            "{code}: {}",
+            String::from_utf8_lossy(&body[..body.len().min(80)])
+        );
     }
     unharmed(&mut sidecar).await;
 }
@@ -55,7 +66,9 @@ async fn a_body_that_is_no_json_is_refused() {
 #[tokio::test]
 async fn odd_json_is_passed_on_as_it_is_or_refused() {
     let mut sidecar = TestSidecar::start().await;
-    for data in ["1e400", "-1e400", "1e-400", r#""\ud800""#, "123456789012345678901234567890", r#"{"a":1,"a":2}"#] {
+    for data in
+        ["1e400", "-1e400", "1e-400", r#""\ud800""#, "123456789012345678901234567890", r#"{"a":1,"a":2}"#]
+    {
         let body = format!("{{\"channel\":\"odd\",\"data\":{data}}}");
         let answer = sidecar.publish_as(JSON, "", body.as_bytes()).await;
         if answer.status() == 200 {
@@ -110,8 +123,27 @@ async fn a_name_that_is_no_channel_is_refused_wherever_it_stands() {
     let mut sidecar = TestSidecar::start().await;
     let long = "a".repeat(256);
     for channel in [
-        "", ".", "a.", ".a", "a..b", "a b", "a\tb", "a\nb", "a*", "*", ">", "a.*", "a.>", "ü", "a\u{7f}", "a\u{0}",
-        "$sys", "$", "\u{202e}a", "аdmin", &long,
+        "",
+        ".",
+        "a.",
+        ".a",
+        "a..b",
+        "a b",
+        "a\tb",
+        "a\nb",
+        "a*",
+        "*",
+        ">",
+        "a.*",
+        "a.>",
+        "ü",
+        "a\u{7f}",
+        "a\u{0}",
+        "$sys",
+        "$",
+        "\u{202e}a",
+        "аdmin",
+        &long,
     ] {
         let body = json!({"channel": channel, "data": 1}).to_string();
         let (code, answer) = refused(&sidecar, JSON, body.as_bytes(), 400).await;
@@ -137,7 +169,15 @@ fn encode(text: &str) -> String {
 async fn a_body_of_another_type_is_refused_before_it_is_looked_at() {
     let mut sidecar = TestSidecar::start().await;
     let body = br#"{"channel":"a","data":1}"#;
-    for kind in ["text/plain", "text/html", "multipart/form-data; boundary=x", "image/png", "application/xml", "x", ";"] {
+    for kind in [
+        "text/plain",
+        "text/html",
+        "multipart/form-data; boundary=x",
+        "image/png",
+        "application/xml",
+        "x",
+        ";",
+    ] {
         let (code, _) = refused(&sidecar, kind, body, 415).await;
         assert_eq!(code, "unsupported_media_type", "{kind}");
     }
@@ -168,7 +208,8 @@ async fn malformed_messagepack_forms_and_lines_are_refused() {
         let (code, _) = refused(&sidecar, "application/msgpack", body, 400).await;
         assert!(code.starts_with("invalid_"), "{code}");
     }
-    for form in [&b""[..], b"data=1", b"channel=a%20b&data=1", b"channel", b"%ff%fe=1&channel=%00", b"&&&&="] {
+    for form in [&b""[..], b"data=1", b"channel=a%20b&data=1", b"channel", b"%ff%fe=1&channel=%00", b"&&&&="]
+    {
         refused(&sidecar, "application/x-www-form-urlencoded", form, 400).await;
     }
     for lines in [&b""[..], b"\n\n\n"] {
@@ -291,8 +332,10 @@ async fn a_request_that_two_readers_would_read_differently_is_refused_and_the_co
 async fn what_is_no_http_1_1_request_is_refused_or_cut_off() {
     let mut sidecar = TestSidecar::start().await;
     let long_line = format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "a".repeat(1 << 20));
-    let long_header = format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-A: {}\r\n\r\n", "a".repeat(1 << 20));
-    let many_headers = format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "X-A: b\r\n".repeat(50_000));
+    let long_header =
+        format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-A: {}\r\n\r\n", "a".repeat(1 << 20));
+    let many_headers =
+        format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "X-A: b\r\n".repeat(50_000));
     for listener in ["app", "client", "admin"] {
         let address = sidecar.whereabouts().all(listener)[0].clone();
         for bytes in [
@@ -356,8 +399,12 @@ async fn pipelined_requests_are_answered_in_order() {
         let body = json!({"channel": "pipe", "data": {"n": n}}).to_string();
         let kind = "Content-Type: application/json";
         bytes.extend_from_slice(
-            format!("POST /v1/publish HTTP/1.1\r\nHost: {}\r\n{kind}\r\nContent-Length: {}\r\n\r\n{body}", address.host(), body.len())
-                .as_bytes(),
+            format!(
+                "POST /v1/publish HTTP/1.1\r\nHost: {}\r\n{kind}\r\nContent-Length: {}\r\n\r\n{body}",
+                address.host(),
+                body.len()
+            )
+            .as_bytes(),
         );
     }
     connection.write(&bytes).await.expect("written");

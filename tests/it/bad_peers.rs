@@ -60,7 +60,8 @@ async fn a_header_that_drips_in_is_cut_off_too() {
 async fn a_thousand_connections_that_say_nothing_keep_nobody_waiting_and_are_let_go() {
     let config = "[limits]\nconnections = 100000\nconnections_per_ip = 100000\nhandshakes_per_ip = 100000\n";
     let mut sidecar = TestSidecar::with_config(config).await;
-    let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", sidecar.pid())).expect("the node runs").count();
+    let descriptors =
+        || std::fs::read_dir(format!("/proc/{}/fd", sidecar.pid())).expect("the node runs").count();
     let before = descriptors();
     let mut silent = Vec::new();
     for at in 0..1_000 {
@@ -72,8 +73,10 @@ async fn a_thousand_connections_that_say_nothing_keep_nobody_waiting_and_are_let
     }
     eventually("they are accepted", async || (descriptors() >= before + 1_000).then_some(())).await;
     sidecar.publish_numbers("others", 0..10).await;
-    eventually("they are let go, though they never hang up", async || (descriptors() < before + 50).then_some(()))
-        .await;
+    eventually("they are let go, though they never hang up", async || {
+        (descriptors() < before + 50).then_some(())
+    })
+    .await;
     drop(silent);
     sidecar.still_healthy().await;
 }

@@ -78,7 +78,10 @@ async fn binary_mode_has_the_attributes_in_headers() {
     let answer = app.request("POST", "/v1/publish", &headers, br#"{"celsius": 21.5}"#).await.success();
     assert_eq!((&answer["channel"], &answer["status"]), (&json!("cloud.sensors"), &json!("published")));
     let event = sidecar.last("cloud.sensors").await.expect("kept");
-    assert_eq!((&event["event"], &event["data"]), (&json!("com.example.measured"), &json!({"celsius": 21.5})));
+    assert_eq!(
+        (&event["event"], &event["data"]),
+        (&json!("com.example.measured"), &json!({"celsius": 21.5}))
+    );
     let again = app.request("POST", "/v1/publish", &headers, br#"{"celsius": 21.5}"#).await.success();
     assert_eq!(again["status"], "duplicate");
 }
@@ -89,7 +92,8 @@ async fn an_event_that_breaks_the_specification_is_refused_with_the_field() {
     for field in ["id", "source", "type", "specversion"] {
         let mut body = cloud_event("1", "/shop", json!(1));
         body.as_object_mut().expect("an object").remove(field);
-        let answer = sidecar.publish_as("application/cloudevents+json", "", body.to_string().as_bytes()).await;
+        let answer =
+            sidecar.publish_as("application/cloudevents+json", "", body.to_string().as_bytes()).await;
         answer.refusal(400);
         assert!(answer.text().contains(field), "the field is named: {}", answer.text());
     }

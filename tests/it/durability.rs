@@ -17,7 +17,12 @@ type Acknowledged = Arc<Mutex<Vec<u64>>>;
 
 /// Publishes numbers from `next` on, to a channel of its own, one or several at a time, until the node is gone.
 /// A number whose fate is unknown is left behind: it may be in the log or not, but only once.
-async fn publish_until_lost(whereabouts: Whereabouts, who: u64, mut next: u64, acknowledged: Acknowledged) -> u64 {
+async fn publish_until_lost(
+    whereabouts: Whereabouts,
+    who: u64,
+    mut next: u64,
+    acknowledged: Acknowledged,
+) -> u64 {
     let mut random = Rng::with_seed(who ^ next);
     let mut client = HttpClient::new(whereabouts.app());
     loop {
@@ -49,8 +54,13 @@ async fn check_log(sidecar: &TestSidecar, acknowledged: &HashMap<u64, Acknowledg
         let kept = crate::support::numbers(&sidecar.all_events(&format!("channel=safe.{who}")).await);
         assert!(kept.windows(2).all(|pair| pair[0] < pair[1]), "out of order or doubled on safe.{who}");
         let kept: HashSet<u64> = kept.into_iter().collect();
-        let lost: Vec<u64> =
-            acknowledged.lock().expect("no panic inside").iter().copied().filter(|n| !kept.contains(n)).collect();
+        let lost: Vec<u64> = acknowledged
+            .lock()
+            .expect("no panic inside")
+            .iter()
+            .copied()
+            .filter(|n| !kept.contains(n))
+            .collect();
         assert!(lost.is_empty(), "acknowledged to {who} and lost: {lost:?}");
     }
 }
@@ -67,7 +77,8 @@ async fn kill_9_under_load_loses_nothing_that_was_acknowledged_and_doubles_nothi
 
     let publishers = 6;
     let mut next = vec![0; publishers as usize];
-    let acknowledged: HashMap<u64, Acknowledged> = (0..publishers).map(|who| (who, Acknowledged::default())).collect();
+    let acknowledged: HashMap<u64, Acknowledged> =
+        (0..publishers).map(|who| (who, Acknowledged::default())).collect();
     let mut slowest = Duration::ZERO;
     for round in 0..rounds {
         let tasks: Vec<_> = (0..publishers)
@@ -87,7 +98,11 @@ async fn kill_9_under_load_loses_nothing_that_was_acknowledged_and_doubles_nothi
         let answer = sidecar.publish(&json!({"channel": "round", "data": round})).await;
         assert_eq!(answer["status"], "published", "{answer}");
         slowest = slowest.max(begin.elapsed());
-        assert!(begin.elapsed() < Duration::from_secs(2), "round {round}: it took {:?} to serve", begin.elapsed());
+        assert!(
+            begin.elapsed() < Duration::from_secs(2),
+            "round {round}: it took {:?} to serve",
+            begin.elapsed()
+        );
         if round % 5 == 4 || round + 1 == rounds {
             check_log(&sidecar, &acknowledged).await;
         }
@@ -141,8 +156,10 @@ async fn a_full_disk_is_answered_with_503_and_the_node_recovers_when_there_is_ro
     assert!(refused.header("retry-after").is_some(), "a 503 says when to come back");
     assert!(sidecar.runs(), "{}", sidecar.log());
     assert_eq!(sidecar.admin().get("/healthz").await.status(), 200, "it is alive");
-    eventually("readiness is off", async || (sidecar.admin().get("/readyz").await.status() == 503).then_some(()))
-        .await;
+    eventually("readiness is off", async || {
+        (sidecar.admin().get("/readyz").await.status() == 503).then_some(())
+    })
+    .await;
     let log = sidecar.log().to_lowercase();
     assert!(log.contains("warn") || log.contains("error"), "a log line tells of it:\n{log}");
     let kept = crate::support::numbers(&sidecar.all_events("channel=full").await);
@@ -155,8 +172,10 @@ async fn a_full_disk_is_answered_with_503_and_the_node_recovers_when_there_is_ro
     })
     .await;
     assert_eq!(client.next_numbers(1).await, [1], "clients are still connected");
-    eventually("readiness is on", async || (sidecar.admin().get("/readyz").await.status() == 200).then_some(()))
-        .await;
+    eventually("readiness is on", async || {
+        (sidecar.admin().get("/readyz").await.status() == 200).then_some(())
+    })
+    .await;
     sidecar.kill_and_start_again().await;
     let kept = crate::support::numbers(&sidecar.all_events("channel=full").await);
     let lost: Vec<_> = acknowledged.iter().filter(|n| !kept.contains(n)).collect();

@@ -47,8 +47,7 @@ impl Reader {
         while order.next() < self.total {
             assert!(Instant::now() < deadline, "{:?}: no event since {}", self.transport, order.next());
             let address = whereabouts.client();
-            let opened =
-                Subscription::try_open(self.transport, &address, &self.query, Some(&cursor)).await;
+            let opened = Subscription::try_open(self.transport, &address, &self.query, Some(&cursor)).await;
             let Ok(mut subscription) = opened else {
                 // The node is on its way down or up.
                 sleep(Duration::from_millis(5)).await;
@@ -207,8 +206,13 @@ async fn replay_and_live_join_without_gap_or_repeat_for_clients_that_come_at_any
     for arrival in 0..20 {
         load.reaches(total * arrival / 20).await;
         let transport = Transport::ALL[arrival as usize % Transport::ALL.len()];
-        let reader =
-            Reader { transport, query: "channel=join.>".into(), patience_events: total * 2, total, seed: arrival };
+        let reader = Reader {
+            transport,
+            query: "channel=join.>".into(),
+            patience_events: total * 2,
+            total,
+            seed: arrival,
+        };
         readers.push(tokio::spawn(reader.read(sidecar.whereabouts(), begin.clone())));
     }
     load.done().await;

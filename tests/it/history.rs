@@ -85,7 +85,11 @@ async fn after_and_before_are_exclusive_cursors() {
         (format!("after={}&before={}", cursor(2), cursor(5)), vec![3, 4]),
         (format!("after={}", cursor(9)), vec![]),
     ] {
-        assert_eq!(page_numbers(&sidecar.events(&format!("channel=a&order=asc&{query}")).await), expected, "{query}");
+        assert_eq!(
+            page_numbers(&sidecar.events(&format!("channel=a&order=asc&{query}")).await),
+            expected,
+            "{query}"
+        );
     }
 }
 
@@ -177,7 +181,9 @@ async fn live_channels_are_listed_with_their_subscribers() {
         .as_array()
         .expect("channels")
         .iter()
-        .map(|entry| (entry["channel"].as_str().expect("channel"), entry["subscribers"].as_u64().expect("count")))
+        .map(|entry| {
+            (entry["channel"].as_str().expect("channel"), entry["subscribers"].as_u64().expect("count"))
+        })
         .collect();
     found.sort_unstable();
     assert_eq!(found, [("room.1", 2), ("room.2", 1)], "{answer}");
@@ -192,11 +198,13 @@ async fn delete_takes_away_what_is_older_on_the_channels_that_are_named() {
     eventually("the next millisecond", async || (unix_ms() > last).then_some(())).await;
     sidecar.publish_numbers("drop.a", 10..12).await;
 
-    let answer = sidecar.app().delete(&format!("/v1/events?channel=drop.*&older_than={}", last + 1)).await.success();
+    let answer =
+        sidecar.app().delete(&format!("/v1/events?channel=drop.*&older_than={}", last + 1)).await.success();
     assert_eq!(answer["deleted"], 5, "{answer}");
     assert_eq!(numbers(&sidecar.all_events("channel=%3E").await), [0, 1, 2, 3, 4, 10, 11]);
     assert_eq!(sidecar.last("drop.a").await.expect("kept")["data"]["n"], 11);
-    let again = sidecar.app().delete(&format!("/v1/events?channel=drop.*&older_than={}", last + 1)).await.success();
+    let again =
+        sidecar.app().delete(&format!("/v1/events?channel=drop.*&older_than={}", last + 1)).await.success();
     assert_eq!(again["deleted"], 0, "{again}");
 }
 

@@ -19,7 +19,8 @@ async fn an_id_that_repeats_within_one_request_is_published_once() {
     let sidecar = TestSidecar::start().await;
     let one = json!({"channel": "once", "data": 1, "id": "same"});
     let answer = sidecar.publish(&json!([one, one, one])).await;
-    let statuses: Vec<_> = answer["results"].as_array().expect("results").iter().map(|e| &e["status"]).collect();
+    let statuses: Vec<_> =
+        answer["results"].as_array().expect("results").iter().map(|e| &e["status"]).collect();
     assert_eq!(statuses, ["published", "duplicate", "duplicate"]);
     assert_eq!(sidecar.all_events("channel=once").await.len(), 1);
 }
@@ -47,8 +48,11 @@ async fn an_id_that_several_send_at_the_same_time_is_published_once() {
 #[tokio::test]
 async fn ids_are_known_after_a_clean_restart_and_after_a_kill() {
     let mut sidecar = TestSidecar::start().await;
-    let batch = json!((0..300).map(|n| json!({"channel": "kept", "data": {"n": n}, "id": format!("kept-{n}")}))
-        .collect::<Vec<_>>());
+    let batch = json!(
+        (0..300)
+            .map(|n| json!({"channel": "kept", "data": {"n": n}, "id": format!("kept-{n}")}))
+            .collect::<Vec<_>>()
+    );
     sidecar.publish(&batch).await;
     for clean in [true, false] {
         if clean {
@@ -59,7 +63,12 @@ async fn ids_are_known_after_a_clean_restart_and_after_a_kill() {
         }
         let again = sidecar.publish(&batch).await;
         for entry in again["results"].as_array().expect("results") {
-            assert_eq!(entry["status"], "duplicate", "after a {} end: {entry}", if clean { "clean" } else { "hard" });
+            assert_eq!(
+                entry["status"],
+                "duplicate",
+                "after a {} end: {entry}",
+                if clean { "clean" } else { "hard" }
+            );
         }
     }
     assert_eq!(sidecar.all_events("channel=kept").await.len(), 300);
@@ -79,7 +88,8 @@ async fn an_id_outside_its_bounds_is_refused() {
     let longest = "i".repeat(128);
     assert_eq!(sidecar.publish(&json!({"channel": "a", "data": 1, "id": longest})).await["id"], longest);
     for id in ["", &"i".repeat(129), "line\nbreak", "nul\u{0}"] {
-        let answer = sidecar.app().post_json("/v1/publish", &json!({"channel": "a", "data": 1, "id": id})).await;
+        let answer =
+            sidecar.app().post_json("/v1/publish", &json!({"channel": "a", "data": 1, "id": id})).await;
         assert_eq!(answer.refusal(400), "invalid_event");
         assert_eq!(answer.json()["field"], "id", "{}", answer.text());
     }

@@ -1,13 +1,14 @@
 //! What an app sends: every body form, several channels, ids, ttl, tags, acknowledgement levels.
 
-use crate::support::{Address, HttpClient, Setup, TestSidecar, Transport, Subscription, WebSocketClient};
+use crate::support::{Address, HttpClient, Setup, Subscription, TestSidecar, Transport, WebSocketClient};
 use base64::Engine as _;
 use serde_json::{Value, json};
 
 #[tokio::test]
 async fn an_object_is_answered_with_id_channel_status_and_cursor_and_reaches_a_client() {
     let sidecar = TestSidecar::start().await;
-    let mut client = WebSocketClient::open(&sidecar.whereabouts().client(), "/v1/ws?channel=cron.execution.5").await;
+    let mut client =
+        WebSocketClient::open(&sidecar.whereabouts().client(), "/v1/ws?channel=cron.execution.5").await;
     client.expect("subscribed").await;
 
     let answer = sidecar
@@ -46,7 +47,8 @@ async fn one_publish_reaches_several_channels() {
     let sidecar = TestSidecar::start().await;
     let body = json!({"channels": ["cron.execution.5", "cron.execution.global"], "data": 1, "id": "both"});
     let answer = sidecar.publish(&body).await;
-    let channels: Vec<&Value> = answer["results"].as_array().expect("results").iter().map(|e| &e["channel"]).collect();
+    let channels: Vec<&Value> =
+        answer["results"].as_array().expect("results").iter().map(|e| &e["channel"]).collect();
     assert_eq!(channels, ["cron.execution.5", "cron.execution.global"]);
     for channel in ["cron.execution.5", "cron.execution.global"] {
         assert_eq!(sidecar.last(channel).await.expect("kept")["data"], 1);
@@ -114,7 +116,8 @@ async fn messagepack_has_the_same_shape_and_carries_bytes() {
     let text = base64::engine::general_purpose::STANDARD.encode([0, 255, 128]);
     assert_eq!(event["data"], json!({"$base64": text}));
 
-    let several = json!([{"channel": "packed", "data": {"n": 1.5, "t": "ü", "a": [null, true, -3]}}, {"channel": 7}]);
+    let several =
+        json!([{"channel": "packed", "data": {"n": 1.5, "t": "ü", "a": [null, true, -3]}}, {"channel": 7}]);
     let body = rmp_serde::to_vec_named(&several).expect("JSON fits into MessagePack");
     let answer = sidecar.publish_as("application/msgpack", "", &body).await.success();
     assert_eq!(answer["results"][0]["status"], "published", "{answer}");
@@ -215,7 +218,8 @@ async fn an_event_with_ttl_0_is_delivered_live_and_not_kept() {
 async fn the_excluded_connection_does_not_get_the_event_and_others_do() {
     let sidecar = TestSidecar::start().await;
     let address = sidecar.whereabouts().client();
-    let (mut author, welcome) = WebSocketClient::open_with_welcome(&address, "/v1/ws?channel=room", &[]).await;
+    let (mut author, welcome) =
+        WebSocketClient::open_with_welcome(&address, "/v1/ws?channel=room", &[]).await;
     author.expect("subscribed").await;
     let mut other = WebSocketClient::open(&address, "/v1/ws?channel=room").await;
     other.expect("subscribed").await;
@@ -293,8 +297,9 @@ async fn the_app_may_come_over_a_unix_socket_beside_tcp() {
     assert_eq!(addresses.len(), 2, "{addresses:?}");
     for (n, address) in addresses.into_iter().enumerate() {
         let over = address.to_string();
-        let answer =
-            HttpClient::new(address).post_json("/v1/publish", &json!({"channel": "socket", "data": {"n": n}})).await;
+        let answer = HttpClient::new(address)
+            .post_json("/v1/publish", &json!({"channel": "socket", "data": {"n": n}}))
+            .await;
         assert_eq!(answer.success()["status"], "published", "{over}");
     }
     assert_eq!(crate::support::numbers(&sidecar.all_events("channel=socket").await), [0, 1]);

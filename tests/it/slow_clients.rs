@@ -49,11 +49,19 @@ async fn wake(stream: TcpStream, transport: Transport, total: u64) {
                 };
                 payload.resize(usize::try_from(length).expect("a length"), 0);
                 stream.read_exact(&mut payload).await.expect("a payload");
-                assert_ne!(header[0] & 15, 8, "closed at {}: {}", order.next(), String::from_utf8_lossy(&payload));
+                assert_ne!(
+                    header[0] & 15,
+                    8,
+                    "closed at {}: {}",
+                    order.next(),
+                    String::from_utf8_lossy(&payload)
+                );
             }
             _ => {
                 payload.clear();
-                tokio::io::AsyncBufReadExt::read_until(&mut stream, b'\n', &mut payload).await.expect("a line");
+                tokio::io::AsyncBufReadExt::read_until(&mut stream, b'\n', &mut payload)
+                    .await
+                    .expect("a line");
                 assert!(!payload.is_empty(), "ended at {}", order.next());
                 match payload.strip_prefix(b"data:") {
                     Some(data) => payload = data.to_vec(),
@@ -190,7 +198,8 @@ async fn a_client_whose_backlog_is_no_longer_kept_is_told_and_not_left_with_a_si
             }
         }
     }
-    let told = told.unwrap_or_else(|| panic!("all {total} events came, though the log keeps a tenth of them"));
+    let told =
+        told.unwrap_or_else(|| panic!("all {total} events came, though the log keeps a tenth of them"));
     eprintln!("after {next} of {total} events: {told}");
     assert!(told.contains("expired") || told.contains("4008"), "{told}");
 }

@@ -57,8 +57,10 @@ async fn raw_data_is_the_data_alone() {
 async fn nothing_in_an_event_can_forge_a_field() {
     let sidecar = TestSidecar::start().await;
     let mut stream = open(&sidecar, "/v1/sse?channel=a", None).await;
-    let awkward = "x\n\nevent: forged\ndata: forged\n\nid: forged\r\rretry: 1\r\n\u{feff}\u{0}\u{2028}\u{2029}";
-    let answer = sidecar.publish(&json!({"channel": "a", "id": "ü:1", "event": "na: me", "data": awkward})).await;
+    let awkward =
+        "x\n\nevent: forged\ndata: forged\n\nid: forged\r\rretry: 1\r\n\u{feff}\u{0}\u{2028}\u{2029}";
+    let answer =
+        sidecar.publish(&json!({"channel": "a", "id": "ü:1", "event": "na: me", "data": awkward})).await;
     let (name, data, last_id) = stream.next_event().await;
     assert_eq!(name, "na: me");
     assert_eq!(last_id, answer["cursor"]);
@@ -94,6 +96,18 @@ async fn last_event_id_resumes_over_many_channels() {
             assert_eq!(serde_json::from_str::<Value>(&data).expect("JSON")["data"]["n"], expected, "by {by}");
         }
     }
+}
+
+#[tokio::test]
+async fn the_header_of_a_reconnect_goes_before_the_cursor_that_the_page_put_into_the_url() {
+    let sidecar = TestSidecar::start().await;
+    let begin = sidecar.cursor_now().await;
+    sidecar.publish_numbers("a", 0..3).await;
+    let last_id = sidecar.last("a").await.expect("kept")["cursor"].as_str().expect("cursor").to_owned();
+    // A browser repeats the URL as it was, and adds what it has seen since.
+    let mut again = open(&sidecar, &format!("/v1/sse?channel=a&cursor={begin}"), Some(&last_id)).await;
+    sidecar.publish_numbers("a", 3..4).await;
+    assert_eq!(again.next_json().await["data"]["n"], 3);
 }
 
 #[tokio::test]
@@ -168,7 +182,8 @@ async fn a_stream_without_a_channel_or_with_a_bad_parameter_is_refused() {
 async fn a_client_that_goes_away_is_forgotten() {
     let sidecar = TestSidecar::start().await;
     let before = sidecar.connections().await;
-    let streams = [open(&sidecar, "/v1/sse?channel=a", None).await, open(&sidecar, "/v1/sse?channel=a", None).await];
+    let streams =
+        [open(&sidecar, "/v1/sse?channel=a", None).await, open(&sidecar, "/v1/sse?channel=a", None).await];
     sidecar.wait_for_connections(before + 2).await;
     drop(streams);
     sidecar.wait_for_connections(before).await;

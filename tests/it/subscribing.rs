@@ -12,7 +12,12 @@ async fn on_every_transport(config: &str, check: impl AsyncFn(&TestSidecar, Tran
     }
 }
 
-async fn open(sidecar: &TestSidecar, transport: Transport, query: &str, cursor: Option<&str>) -> Subscription {
+async fn open(
+    sidecar: &TestSidecar,
+    transport: Transport,
+    query: &str,
+    cursor: Option<&str>,
+) -> Subscription {
     Subscription::open(transport, &sidecar.whereabouts().client(), query, cursor).await
 }
 
@@ -20,7 +25,9 @@ async fn open(sidecar: &TestSidecar, transport: Transport, query: &str, cursor: 
 async fn patterns_take_whole_tokens() {
     on_every_transport("", async |sidecar, transport| {
         let cursor = sidecar.cursor_now().await;
-        for (n, channel) in ["cron", "cron.a", "cron.a.b", "cron.a.b.c", "cronos.a", "other"].iter().enumerate() {
+        for (n, channel) in
+            ["cron", "cron.a", "cron.a.b", "cron.a.b.c", "cronos.a", "other"].iter().enumerate()
+        {
             sidecar.publish_numbers(channel, n as u64..n as u64 + 1).await;
         }
         for (pattern, expected) in [
@@ -53,7 +60,9 @@ async fn filters_take_any_of_the_events_and_all_of_the_tags() {
             (3, "failed", json!({"team": "blue", "size": "l"})),
             (4, "done", json!({})),
         ] {
-            sidecar.publish(&json!({"channel": "jobs", "event": event, "tags": tags, "data": {"n": n}})).await;
+            sidecar
+                .publish(&json!({"channel": "jobs", "event": event, "tags": tags, "data": {"n": n}}))
+                .await;
         }
         for (filter, expected) in [
             ("event=done", &[0, 1, 4][..]),

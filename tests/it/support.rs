@@ -13,14 +13,13 @@ mod wait;
 mod websocket;
 
 pub(crate) use address::{Address, Duplex};
-pub(crate) use http::{Connection, Head, HttpClient, Response};
+pub(crate) use http::{Connection, HttpClient, Response};
 pub(crate) use load::{NumberedLoad, OrderCheck};
-pub(crate) use metrics::{Metrics, Sample};
+pub(crate) use process::{Finished, directory_bytes, run_command, sidewire};
 pub(crate) use publishing::numbers;
-pub(crate) use process::{Finished, directory_bytes, resident_kib, run_command};
 pub(crate) use sidecar::{Setup, TestSidecar, Whereabouts, free_fixed_port};
 pub(crate) use sse::{SseClient, SseItem};
-pub(crate) use subscription::{Delivery, Lost, Subscription, Transport};
+pub(crate) use subscription::{Lost, Subscription, Transport};
 pub(crate) use wait::{PATIENCE, eventually, within};
 pub(crate) use websocket::{WebSocketClient, upgrade_request};
 

@@ -35,7 +35,8 @@ async fn the_subprotocol_is_json_unless_another_is_asked_for() {
     ] {
         let headers: Vec<_> = asked.iter().map(|asked| ("Sec-WebSocket-Protocol", *asked)).collect();
         let (client, _) = WebSocketClient::open_with_welcome(&address, "/v1/ws", &headers).await;
-        let answered = client.response.headers().get("sec-websocket-protocol").map(|v| v.to_str().expect("text"));
+        let answered =
+            client.response.headers().get("sec-websocket-protocol").map(|v| v.to_str().expect("text"));
         assert_eq!(answered, granted, "asked for {asked:?}");
         // Offered or not, compression is never taken.
         assert!(client.response.headers().get("sec-websocket-extensions").is_none());
@@ -113,7 +114,9 @@ async fn history_on_the_connection_comes_in_pages() {
     let mut found = Vec::new();
     let mut after = Value::Null;
     loop {
-        client.send(&json!({"type": "history", "id": "h", "channel": "past", "after": after, "limit": 10})).await;
+        client
+            .send(&json!({"type": "history", "id": "h", "channel": "past", "after": after, "limit": 10}))
+            .await;
         let page = client.expect("history").await;
         assert_eq!(page["id"], "h", "{page}");
         let events = page["events"].as_array().expect("events");
@@ -163,7 +166,9 @@ async fn filters_of_a_subscribe_message_hold() {
     let sidecar = TestSidecar::start().await;
     let mut client = open(&sidecar, "/v1/ws").await;
     client.subscribe(&["jobs"], json!({"events": ["done", "failed"], "tags": {"team": "blue"}})).await;
-    for (n, event, team) in [(0, "done", "blue"), (1, "step", "blue"), (2, "done", "red"), (3, "failed", "blue")] {
+    for (n, event, team) in
+        [(0, "done", "blue"), (1, "step", "blue"), (2, "done", "red"), (3, "failed", "blue")]
+    {
         sidecar
             .publish(&json!({"channel": "jobs", "event": event, "tags": {"team": team}, "data": {"n": n}}))
             .await;

@@ -14,7 +14,9 @@ pub(crate) struct Sample {
 impl Sample {
     /// Whether it has every one of these labels.
     fn has(&self, labels: &[(&str, &str)]) -> bool {
-        labels.iter().all(|(name, value)| self.labels.iter().any(|(known, held)| known == name && held == value))
+        labels
+            .iter()
+            .all(|(name, value)| self.labels.iter().any(|(known, held)| known == name && held == value))
     }
 }
 

@@ -15,7 +15,7 @@ pub(super) fn binary() -> PathBuf {
 }
 
 /// A command of the binary, free of what the environment of the tests would tell it.
-pub(super) fn sidewire(directory: &Path) -> Command {
+pub(crate) fn sidewire(directory: &Path) -> Command {
     let mut command = Command::new(binary());
     command.current_dir(directory).stdin(Stdio::null());
     shed_environment(&mut command);
@@ -97,7 +97,7 @@ fn finish(mut command: Command, input: &str) -> Finished {
 }
 
 /// How much memory a process holds.
-pub(crate) fn resident_kib(pid: u32) -> u64 {
+pub(super) fn resident_kib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the node runs");
     status
         .lines()

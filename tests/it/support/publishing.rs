@@ -86,8 +86,13 @@ impl TestSidecar {
     pub(crate) async fn wait_for_subscribers(&self, channel: &str, count: u64) {
         eventually(&format!("{count} subscribers of {channel}"), async || {
             let answer = self.app().get(&format!("/v1/channels?prefix={channel}")).await.success();
-            let found = answer["channels"].as_array().expect("channels").iter().find(|e| e["channel"] == channel)
-                .and_then(|entry| entry["subscribers"].as_u64()).unwrap_or(0);
+            let found = answer["channels"]
+                .as_array()
+                .expect("channels")
+                .iter()
+                .find(|e| e["channel"] == channel)
+                .and_then(|entry| entry["subscribers"].as_u64())
+                .unwrap_or(0);
             (found == count).then_some(())
         })
         .await;

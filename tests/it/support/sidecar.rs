@@ -15,7 +15,6 @@ use tempfile::TempDir;
 /// How a node is started.
 pub(crate) struct Setup {
     config: String,
-    arguments: Vec<String>,
     environment: Vec<(String, String)>,
     /// In front of the binary: a program that runs it.
     wrapper: Vec<String>,
@@ -29,7 +28,6 @@ impl Setup {
     pub(crate) fn new() -> Self {
         Self {
             config: String::new(),
-            arguments: Vec::new(),
             environment: Vec::new(),
             wrapper: Vec::new(),
             listen: LISTENERS.map(|_| "127.0.0.1:0".to_owned()),
@@ -40,11 +38,6 @@ impl Setup {
     /// The text of its configuration file.
     pub(crate) fn config(mut self, text: &str) -> Self {
         self.config = text.to_owned();
-        self
-    }
-
-    pub(crate) fn argument(mut self, text: &str) -> Self {
-        self.arguments.push(text.to_owned());
         self
     }
 
@@ -125,7 +118,10 @@ impl Whereabouts {
     }
 
     fn get(&self, listener: &str) -> Address {
-        self.0.lock().expect("no panic inside")[place(listener)].first().expect("the node has listened").clone()
+        self.0.lock().expect("no panic inside")[place(listener)]
+            .first()
+            .expect("the node has listened")
+            .clone()
     }
 
     /// All addresses of a listener: it may have several.
@@ -277,7 +273,8 @@ impl TestSidecar {
     /// Waits until the node has ended by itself.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         let child = self.child.as_mut().expect("the node was started");
-        let status = eventually("the end of the node", async || child.try_wait().expect("our own child")).await;
+        let status =
+            eventually("the end of the node", async || child.try_wait().expect("our own child")).await;
         self.child = None;
         status
     }
@@ -343,7 +340,6 @@ impl TestSidecar {
             }
         }
         command
-            .args(&self.setup.arguments)
             .envs(self.setup.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(self.directory.path())
             .stdin(Stdio::null())

@@ -105,7 +105,11 @@ impl SseClient {
             .unwrap_or_else(|error| panic!("{target}: {error}"))
     }
 
-    pub(crate) async fn try_open(address: &Address, target: &str, headers: &[(&str, &str)]) -> io::Result<Self> {
+    pub(crate) async fn try_open(
+        address: &Address,
+        target: &str,
+        headers: &[(&str, &str)],
+    ) -> io::Result<Self> {
         let mut connection = Connection::open(address).await?;
         let mut all = vec![("Accept", "text/event-stream")];
         all.extend_from_slice(headers);

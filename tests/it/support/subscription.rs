@@ -54,11 +54,19 @@ impl Delivery {
 }
 
 /// Why there is nothing more to come.
-#[derive(Debug)]
 pub(crate) struct Lost {
     /// The close code, where the transport has one and the node sent it.
     pub(crate) code: Option<u16>,
-    pub(crate) why: String,
+    why: String,
+}
+
+impl std::fmt::Debug for Lost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.code {
+            Some(code) => write!(f, "close {code}: {}", self.why),
+            None => f.write_str(&self.why),
+        }
+    }
 }
 
 impl From<io::Error> for Lost {
@@ -247,6 +255,7 @@ impl Subscription {
 }
 
 fn delivery(event: Value) -> Delivery {
-    let cursor = event["cursor"].as_str().unwrap_or_else(|| panic!("an event has a cursor: {event}")).to_owned();
+    let cursor =
+        event["cursor"].as_str().unwrap_or_else(|| panic!("an event has a cursor: {event}")).to_owned();
     Delivery { event, cursor }
 }
