@@ -1,0 +1,73 @@
+# What one does with this project. `make help` lists it.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Tools that are built from source once are kept here.
+CACHE ?= $(CURDIR)/.cache
+DENY_VERSION := 0.20.2
+export PATH := $(CACHE)/tools/bin:$(PATH)
+
+# How many tests run at a time: most of them wait more than they work.
+TEST_THREADS ?= 4
+# How long `make fuzz` stays with each target.
+FUZZ_SECONDS ?= 60
+
+.PHONY: help run test setup format clippy cargo-test documentation conformance licences lint audit bench fuzz
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## start a node with the defaults (release build)
+	cargo run --release --locked -- run
+
+# One after the other: on a small machine side by side is slower, and the first failure should be the last word.
+test: ## everything that must hold before a commit
+	@$(MAKE) --no-print-directory setup
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory cargo-test
+	@$(MAKE) --no-print-directory conformance
+	@$(MAKE) --no-print-directory licences
+
+lint: format clippy documentation ## formatting, clippy and documentation, without a warning
+
+setup: ## install what the tests need and this machine lacks (apt)
+	tests/setup.sh
+
+format:
+	cargo fmt --check
+
+clippy:
+	cargo clippy --locked --all-targets --quiet -- -D warnings
+
+documentation:
+	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps --document-private-items --quiet
+
+cargo-test: ## unit tests and the tests against the binary
+	RUST_TEST_THREADS=$(TEST_THREADS) cargo test --locked
+
+conformance: ## the WebSocket conformance cases against `sidewire echo`
+	cargo build --locked --quiet
+	tests/autobahn/run.sh target/debug/sidewire
+
+licences: $(CACHE)/tools/bin/cargo-deny ## licences, duplicate crates and where crates come from
+	cargo deny --locked check licenses bans sources
+
+audit: $(CACHE)/tools/bin/cargo-deny ## known faults of the crates in use (asks the RustSec database)
+	cargo deny --locked check advisories
+
+$(CACHE)/tools/bin/cargo-deny:
+	cargo install --locked --version $(DENY_VERSION) --root $(CACHE)/tools --target-dir $(CACHE)/tools/target cargo-deny
+	rm -rf $(CACHE)/tools/target
+
+bench: ## measure beside the floor and nginx + Nchan; QUICK=1 for a short version
+	tests/setup.sh --bench
+	cargo build --release --locked
+	cargo build --release --locked --features bare-hyper --manifest-path benches/loadgen/Cargo.toml
+	python3 benches/compare/run.py $(if $(QUICK),--quick) $(BENCH)
+
+fuzz: ## feed every parser with noise for FUZZ_SECONDS each
+	cd fuzz && for target in $$(cargo +nightly fuzz list); do \
+		cargo +nightly fuzz run --release "$$target" -- -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=512; \
+	done

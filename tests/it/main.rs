@@ -1,0 +1,59 @@
+//! Black-box tests: every one starts the real binary on free ports with a directory of its own, and speaks to
+//! it over real sockets, as an app, a client or an operator would.
+//!
+//! Where a new test goes:
+
+/// The node under test, clients for every transport, load, and waiting with a deadline.
+mod support;
+
+/// The three CloudEvents modes.
+mod cloud_events;
+/// What a publish answers when it is sent again, also after a restart.
+mod idempotency;
+/// What an app sends: every body form, ids, ttl, tags, acknowledgement levels, the Unix socket.
+mod publish;
+
+/// Long-poll.
+mod poll;
+/// Paths that the operator names, and closing when a job is done, on every transport.
+mod routes;
+/// Server-sent events.
+mod sse;
+/// The endless NDJSON stream.
+mod stream;
+/// What every transport must agree on: patterns, filters, `last`, `history`, resume words.
+mod subscribing;
+/// The WebSocket protocol: subscribe, filters, resume, errors.
+mod websocket;
+/// WebSocket in MessagePack.
+mod websocket_msgpack;
+
+/// Queries over what is kept: `GET /v1/events`, `last`, channels, `DELETE`.
+mod history;
+/// How what is kept goes away: by age, by rule, by bytes.
+mod retention;
+
+/// What was acknowledged survives `kill -9` and a full disk.
+mod durability;
+/// Each event once and in order, whatever breaks.
+mod exactness;
+/// Clients that do not read.
+mod slow_clients;
+
+/// WebSocket frames that break RFC 6455 or a limit.
+mod bad_frames;
+/// Requests and frames that break a rule: answered with 4xx, never with 500, never with a crash.
+mod bad_input;
+/// Clients that are slow on purpose, or claim more than they send.
+mod bad_peers;
+/// A real browser: `EventSource` and `WebSocket` from a page of another origin, across a restart.
+mod browser;
+/// Which names the node answers to, and which browsers it serves.
+mod browser_safety;
+
+/// The sub-commands that an operator types.
+mod command_line;
+/// The configuration: unknown keys, order of sources, `check-config`, reload.
+mod configuration;
+/// Probes, metrics, signals, logs, refusal to start.
+mod operations;

@@ -1,0 +1,40 @@
+//! What the tests share. Nothing here sleeps in the hope that something has happened: see [`wait`].
+
+mod address;
+mod http;
+mod load;
+mod metrics;
+mod process;
+mod publishing;
+mod sidecar;
+mod sse;
+mod subscription;
+mod wait;
+mod websocket;
+
+pub(crate) use address::{Address, Duplex};
+pub(crate) use http::{Connection, HttpClient, Response};
+pub(crate) use load::{NumberedLoad, OrderCheck};
+pub(crate) use process::{Finished, directory_bytes, run_command, sidewire};
+pub(crate) use publishing::numbers;
+pub(crate) use sidecar::{Setup, TestSidecar, Whereabouts, free_fixed_port};
+pub(crate) use sse::{SseClient, SseItem};
+pub(crate) use subscription::{Lost, Subscription, Transport};
+pub(crate) use wait::{PATIENCE, eventually, within};
+pub(crate) use websocket::{WebSocketClient, upgrade_request};
+
+/// A number from the environment, for those who want a test to run longer than the suite does.
+pub(crate) fn number_from_environment(name: &str, default: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} must be a number, not {text:?}")),
+        Err(_) => default,
+    }
+}
+
+/// The seed of a randomised test: from `SIDEWIRE_TEST_SEED`, or a fresh one, printed so that a failure can be
+/// played again.
+pub(crate) fn random_seed(test: &str) -> u64 {
+    let seed = number_from_environment("SIDEWIRE_TEST_SEED", fastrand::u64(..1 << 32));
+    eprintln!("{test}: SIDEWIRE_TEST_SEED={seed}");
+    seed
+}
