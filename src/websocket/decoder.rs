@@ -83,19 +83,24 @@ impl Decoder {
             }
             None => self.forget_delivered(),
         }
-        let found = self.find(input);
-        let pending = self.pending.as_deref();
-        let whole = found.and_then(|found| match found {
-            Found::Nothing => Ok(None),
-            Found::InInput(opcode, payload) => incoming(opcode, payload).map(Some),
-            Found::InPending => pending.map(Pending::whole).transpose(),
-        });
-        match &whole {
-            Ok(Some(Incoming::Close(_))) => self.over = Some(Over(Ok(()))),
-            Ok(_) => {}
-            Err(error) => self.over = Some(Over(Err(*error))),
+        let found = match self.find(input) {
+            Ok(found) => found,
+            Err(error) => {
+                self.over = Some(Over(Err(error)));
+                self.pending = None;
+                return Err(error);
+            }
+        };
+        let incoming = match found {
+            Found::Nothing => None,
+            Found::InInput(incoming) => Some(incoming),
+            // It has been checked, so it is there.
+            Found::InPending => self.pending.as_deref().and_then(|pending| pending.whole().ok()),
+        };
+        if let Some(Incoming::Close(_)) = incoming {
+            self.over = Some(Over(Ok(())));
         }
-        whole
+        Ok(incoming)
     }
 
     /// Whether nothing more can come: the client has sent its close, or broken the protocol.
@@ -119,7 +124,7 @@ impl Decoder {
                     if frame.stands_alone() && frame.missing <= input.len() {
                         let payload = take(input, frame.missing);
                         apply_mask(payload, frame.mask);
-                        return Ok(Found::InInput(frame.opcode, payload));
+                        return Ok(Found::InInput(incoming(frame.opcode, payload)?));
                     }
                     self.pending.get_or_insert_default().begin(&frame);
                     frame
@@ -138,6 +143,7 @@ impl Decoder {
             }
             if frame.last {
                 pending.delivered = Some(frame.opcode);
+                pending.whole()?;
                 return Ok(Found::InPending);
             }
         }
@@ -194,9 +200,9 @@ struct Over(Result<(), ProtocolError>);
 enum Found<'input> {
     /// The input ends before there is any.
     Nothing,
-    /// In the input, unmasked.
-    InInput(Opcode, &'input [u8]),
-    /// In what was kept of earlier reads.
+    /// In the input.
+    InInput(Incoming<'input>),
+    /// In what was kept of earlier reads, and right.
     InPending,
 }
 

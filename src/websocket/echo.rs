@@ -23,8 +23,9 @@ use tokio::time::timeout;
 
 /// Conformance suites send messages of 16 MiB.
 const LIMITS: Limits = Limits { message_bytes: 64 * 1024 * 1024 };
-/// How much memory for replies a connection keeps from one read to the next.
-const KEPT_REPLY_BYTES: usize = 64 * 1024;
+
+/// The longest request head.
+const MAX_REQUEST_BYTES: usize = 16 * 1024;
 
 /// How long a client may take.
 #[derive(Clone, Copy, Debug)]
@@ -69,28 +70,27 @@ async fn serve(listener: TcpListener, patience: Patience) {
 
 async fn connection(socket: TcpStream, patience: Patience) -> io::Result<()> {
     socket.set_nodelay(true)?;
-    let Some((mut socket, first)) =
-        timeout(patience.handshake, handshake(socket, patience.handshake)).await??
-    else {
-        return Ok(());
-    };
+    // Boxed, as is `finish`: a task is as large as the largest thing it ever awaits, for as long as it lives.
+    let handshake = Box::pin(handshake(socket, patience.handshake));
+    let Some((mut socket, first)) = timeout(patience.handshake, handshake).await?? else { return Ok(()) };
     let mut decoder = Decoder::new(LIMITS);
-    let mut replies = Replies { bytes: Vec::new(), last: None };
-    replies.answer(&mut decoder, &mut first.to_vec());
+    // `first` is gone after this: it is a part of hyper's read buffer, and would keep all of that.
+    let mut replies = Replies::to(&mut decoder, &mut Vec::from(first));
     loop {
-        timeout(patience.write, socket.write_all(&replies.bytes)).await??;
-        if let Some(close) = replies.last {
-            finish(&mut socket, &mut decoder, &close, patience.close).await;
+        if !replies.bytes.is_empty() {
+            timeout(patience.write, socket.write_all(&replies.bytes)).await??;
+        }
+        if let Some(close) = replies.close {
+            Box::pin(finish(&mut socket, &mut decoder, &close, patience.close)).await;
             return Ok(());
         }
-        replies.bytes.clear();
-        replies.bytes.shrink_to(KEPT_REPLY_BYTES);
-        let read = read_shared(&mut socket, |bytes| {
-            replies.answer(&mut decoder, bytes);
-            bytes.len()
-        });
-        if read.await? == 0 {
-            return Ok(());
+        // The replies are gone before the wait begins, so that an idle connection holds no buffer.
+        drop(replies);
+        let read =
+            read_shared(&mut socket, |bytes| (!bytes.is_empty()).then(|| Replies::to(&mut decoder, bytes)));
+        match read.await? {
+            Some(next) => replies = next,
+            None => return Ok(()),
         }
     }
 }
@@ -109,6 +109,7 @@ async fn handshake(socket: TcpStream, patience: Duration) -> io::Result<Option<(
     http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(patience)
+        .max_buf_size(MAX_REQUEST_BYTES)
         .serve_connection(TokioIo::new(socket), service)
         .with_upgrades()
         .await
@@ -138,27 +139,29 @@ fn answer_handshake(mut request: Request<body::Incoming>) -> (Response<String>, 
 
 /// What is to be written before the next read. As one read holds 16 KiB at most, so do the pongs for it:
 /// a flood of pings is slowed by its own answers.
+#[derive(Default)]
 struct Replies {
     bytes: Vec<u8>,
     /// The close frame after which nothing is written.
-    last: Option<ControlFrame>,
+    close: Option<Box<ControlFrame>>,
 }
 
 impl Replies {
-    fn answer(&mut self, decoder: &mut Decoder, mut input: &mut [u8]) {
+    fn to(decoder: &mut Decoder, mut input: &mut [u8]) -> Self {
+        let mut replies = Self::default();
         loop {
             match decoder.next(&mut input) {
-                Ok(Some(Incoming::Text(text))) => self.message(Opcode::Text, text.as_bytes()),
-                Ok(Some(Incoming::Binary(payload))) => self.message(Opcode::Binary, payload),
-                Ok(Some(Incoming::Ping(payload))) => self.bytes.extend_from_slice(&pong_frame(payload)),
+                Ok(Some(Incoming::Text(text))) => replies.message(Opcode::Text, text.as_bytes()),
+                Ok(Some(Incoming::Binary(payload))) => replies.message(Opcode::Binary, payload),
+                Ok(Some(Incoming::Ping(payload))) => replies.bytes.extend_from_slice(&pong_frame(payload)),
                 Ok(Some(Incoming::Pong(_))) => {}
                 Ok(Some(Incoming::Close(close))) => {
-                    self.last = Some(close_reply(close.map(|(code, _)| code)))
+                    replies.close = Some(close_reply(close.map(|(code, _)| code)).into());
                 }
-                Ok(None) => return,
+                Ok(None) => return replies,
                 Err(error) => {
-                    self.last = Some(close_frame(error.close_code(), error.reason()));
-                    return;
+                    replies.close = Some(close_frame(error.close_code(), error.reason()).into());
+                    return replies;
                 }
             }
         }

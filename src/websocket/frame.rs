@@ -5,7 +5,7 @@ use std::ops::Deref;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 /// The longest payload of a control frame (RFC 6455 section 5.5).
-const MAX_CONTROL_BYTES: usize = 125;
+pub(super) const MAX_CONTROL_BYTES: usize = 125;
 
 /// What a frame is (RFC 6455 section 5.2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::header::{
-    ALLOW, CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT,
+    ALLOW, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT,
     SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::{Method, Response, StatusCode, Version};
@@ -23,6 +23,9 @@ pub fn accept(headers: &HeaderMap, method: &Method, version: Version) -> Result<
     }
     if !has_token(headers, CONNECTION, "upgrade") {
         return Err(HandshakeError::Malformed("`Connection` must contain `Upgrade`"));
+    }
+    if only(headers, HOST).is_none() {
+        return Err(HandshakeError::Malformed("`Host` must be given, once"));
     }
     // Bytes that a proxy takes for the body would be frames here: that is how requests are smuggled.
     let has_body = headers.get_all(CONTENT_LENGTH).iter().any(|length| length.as_bytes() != b"0");
@@ -183,6 +186,7 @@ mod tests {
     use proptest::prelude::*;
 
     const GOOD: &[(&str, &str)] = &[
+        ("host", "localhost"),
         ("upgrade", "websocket"),
         ("connection", "keep-alive, Upgrade"),
         ("sec-websocket-version", "13"),
@@ -240,6 +244,7 @@ mod tests {
         assert_eq!(status(with("connection", "upgraded")), 400);
         assert_eq!(status(with("sec-websocket-version", "8")), 426);
         assert_eq!(status(with("sec-websocket-version", "")), 426);
+        assert_eq!(status(with("host", "")), 400);
         assert_eq!(status(with("sec-websocket-key", "")), 400);
         assert_eq!(status(with("sec-websocket-key", "c2hvcnQ=")), 400);
         assert_eq!(status(with("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZSE=")), 400);

@@ -1,15 +1,13 @@
 //! The header of a frame, and the rules it must keep.
 
 use super::message::Message;
-use crate::websocket::frame::Opcode;
+use crate::websocket::frame::{MAX_CONTROL_BYTES, Opcode};
 use crate::websocket::{ProtocolError, Rule};
 use std::io::Cursor;
 use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 
 /// The longest header of a client's frame: two bytes, eight of length, four of mask.
 pub(super) const MAX_HEADER_BYTES: usize = 14;
-/// The longest payload of a control frame (RFC 6455 section 5.5).
-const MAX_CONTROL_BYTES: u64 = 125;
 
 /// A frame whose header has been read and keeps every rule.
 #[derive(Debug)]
@@ -52,8 +50,10 @@ impl Frame {
         let last = header.is_final;
         let room = match (opcode, message) {
             _ if opcode.is_control() && !last => return Err(Rule::ControlFragmented.into()),
-            _ if opcode.is_control() && length > MAX_CONTROL_BYTES => return Err(Rule::ControlTooLong.into()),
-            _ if opcode.is_control() => MAX_CONTROL_BYTES as usize,
+            _ if opcode.is_control() && length > MAX_CONTROL_BYTES as u64 => {
+                return Err(Rule::ControlTooLong.into());
+            }
+            _ if opcode.is_control() => MAX_CONTROL_BYTES,
             (Opcode::Continuation, None) => return Err(Rule::NothingToContinue.into()),
             (Opcode::Continuation, Some(message)) => most.saturating_sub(message.charged()),
             (_, Some(_)) => return Err(Rule::MessageUnfinished.into()),

@@ -22,12 +22,13 @@ pub(super) struct Pending {
 impl Pending {
     /// Makes ready for the payload of `frame`.
     pub(super) fn begin(&mut self, frame: &Frame) {
-        match frame.opcode {
-            Opcode::Text => self.message = Some(Message::text()),
-            Opcode::Binary => self.message = Some(Message::binary()),
-            Opcode::Continuation | Opcode::Close | Opcode::Ping | Opcode::Pong => {}
-        }
-        if let Some(message) = &mut self.message {
+        let message = match frame.opcode {
+            Opcode::Text => Some(self.message.insert(Message::text())),
+            Opcode::Binary => Some(self.message.insert(Message::binary())),
+            Opcode::Continuation => self.message.as_mut(),
+            Opcode::Close | Opcode::Ping | Opcode::Pong => None,
+        };
+        if let Some(message) = message {
             message.charge(frame.price);
         }
     }

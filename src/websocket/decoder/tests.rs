@@ -203,6 +203,7 @@ fn nothing_is_read_after_a_close_or_an_error() {
     let error = Some(ProtocolError::Broken(Rule::NothingToContinue));
     assert_eq!(decode(&mut failed, [&masked(0x80, b"")[..]]).1, error);
     assert!(failed.is_over());
+    assert_eq!(failed.held_bytes(), 0);
     assert_eq!(decode(&mut failed, [&masked(0x81, b"late")[..]]), (vec![], error));
 }
 
@@ -216,6 +217,13 @@ fn a_message_may_have_as_many_bytes_as_allowed_in_any_number_of_fragments() {
     };
     assert_eq!(halves(most / 2), Ok(vec![Got::Binary(vec![1; most])]));
     assert_eq!(halves(most / 2 + 1), Err(ProtocolError::TooBig));
+}
+
+#[test]
+fn control_frames_do_not_count_as_their_message() {
+    let most = LIMITS.message_bytes;
+    let frames = [masked(0x02, &vec![1; most - 1]), masked(0x89, &[2; 125]), masked(0x80, &[1])];
+    assert_eq!(outcome(&frames), Ok(vec![Got::Ping(vec![2; 125]), Got::Binary(vec![1; most])]));
 }
 
 #[test]
