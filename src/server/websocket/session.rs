@@ -153,10 +153,8 @@ impl Session {
 
     /// Runs to the end of the connection. `unread` is what the client sent along with its handshake.
     pub(super) async fn run(mut self, unread: Bytes) {
-        let mut end = None;
-        if !unread.is_empty() {
-            end = self.hear(&mut BytesMut::from(unread)).err();
-        }
+        // Kept no longer: it would hold on to a read buffer of hyper's for the life of the connection.
+        let end = self.hear(&mut BytesMut::from(unread)).err();
         let end = match end {
             Some(end) => end,
             None => {
