@@ -5,3 +5,7 @@
 
 // The words: what is published, and how it is named.
 pub mod event;
+
+// The edges of the wire: what apps send in, what clients get.
+pub mod codec;
+pub mod intake;
