@@ -16,7 +16,7 @@ mod text;
 mod transcode;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use client_message::{ClientMessage, ClientMessageError, MessageId, Subscribe};
 pub use event::event_json;

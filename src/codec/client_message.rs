@@ -1,7 +1,7 @@
 //! What WebSocket clients say.
 
 use super::msgpack_reader::Reader;
-use crate::event::{Cursor, EventName, FieldError, Filter, Json, MAX_TAGS, Pattern};
+use crate::event::{Cursor, EventName, Filter, Json, MAX_TAGS, Pattern};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -165,7 +165,7 @@ impl Fields<'_> {
                 cursor: cursor(self.cursor, "cursor")?,
                 history: read(self.history, "history", "invalid_message", "a number of events")?,
                 last: self.last()?,
-                filter: Filter { events: self.events()?, tags: self.tags()? },
+                filter: self.filter()?,
                 id,
             })),
             "unsubscribe" => Ok(ClientMessage::Unsubscribe { channels: self.channels()?, id }),
@@ -217,23 +217,21 @@ impl Fields<'_> {
         }
     }
 
-    fn events(&self) -> Result<Vec<EventName>, ClientMessageError> {
+    fn filter(&self) -> Result<Filter, ClientMessageError> {
         let names: Vec<String> =
             read(self.events, "events", "invalid_event", "a list of texts")?.unwrap_or_default();
-        names
+        let events = names
             .iter()
-            .map(|name| EventName::parse(name).map_err(|error| field("invalid_event", error)))
-            .collect()
-    }
-
-    fn tags(&self) -> Result<Vec<(Box<str>, Box<str>)>, ClientMessageError> {
+            .map(|name| EventName::parse(name))
+            .collect::<Result<_, _>>()
+            .map_err(|error| ClientMessageError::new("invalid_event", error.message))?;
         let tags: BTreeMap<Box<str>, Box<str>> =
             read(self.tags, "tags", "invalid_tags", "an object of texts")?.unwrap_or_default();
         if tags.len() > MAX_TAGS {
             let message = format!("`tags` takes at most {MAX_TAGS}");
             return Err(ClientMessageError::new("invalid_tags", message));
         }
-        Ok(tags.into_iter().collect())
+        Ok(Filter { events, tags: tags.into_iter().collect() })
     }
 }
 
@@ -257,8 +255,4 @@ fn cursor(raw: Option<&RawValue>, name: &str) -> Result<Option<Cursor>, ClientMe
 
 fn pattern(text: &str) -> Result<Pattern, ClientMessageError> {
     Pattern::parse(text).map_err(|error| ClientMessageError::new("invalid_channel", error.to_string()))
-}
-
-fn field(code: &'static str, error: FieldError) -> ClientMessageError {
-    ClientMessageError::new(code, error.message)
 }

@@ -3,7 +3,7 @@
 use super::text::{number_len, string_len, write_number, write_string};
 use super::transcode::{json_to_msgpack, write_bytes, write_map_len, write_text, write_uint};
 use super::{Framing, Shown};
-use crate::event::{CursorText, Data, Event};
+use crate::event::{Cursor, Data, Event};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
@@ -24,7 +24,7 @@ pub(super) fn json_len(event: &Event) -> usize {
         + data_len(&event.data)
         + string_len(event.id.as_str())
         + number_len(event.time)
-        + crate::event::Cursor::TEXT_BYTES;
+        + Cursor::TEXT_BYTES;
     if !event.tags.is_empty() {
         // Each pair has a colon, and all but the last a comma.
         length += r#","tags":{}"#.len() - 1;
@@ -35,7 +35,7 @@ pub(super) fn json_len(event: &Event) -> usize {
 }
 
 /// Writes the event as JSON, without a line break.
-pub(super) fn write_json(out: &mut Vec<u8>, event: &Event, cursor: &CursorText) {
+pub(super) fn write_json(out: &mut Vec<u8>, event: &Event, cursor: &str) {
     out.extend_from_slice(br#"{"type":"event","channel":"#);
     write_string(out, event.channel.as_str());
     out.extend_from_slice(br#","event":"#);
@@ -47,7 +47,7 @@ pub(super) fn write_json(out: &mut Vec<u8>, event: &Event, cursor: &CursorText) 
     out.extend_from_slice(br#","time":"#);
     write_number(out, event.time);
     out.extend_from_slice(br#","cursor":""#);
-    out.extend_from_slice(cursor.as_str().as_bytes());
+    out.extend_from_slice(cursor.as_bytes());
     out.push(b'"');
     for (at, (name, value)) in event.tags.iter().enumerate() {
         out.extend_from_slice(if at == 0 { br#","tags":{"# } else { b"," });
@@ -96,7 +96,7 @@ pub(super) fn msgpack_len(event: &Event) -> usize {
 }
 
 /// Writes the event as a MessagePack map with the members of the JSON object.
-pub(super) fn write_msgpack(out: &mut Vec<u8>, event: &Event, cursor: &CursorText) {
+pub(super) fn write_msgpack(out: &mut Vec<u8>, event: &Event, cursor: &str) {
     write_map_len(out, if event.tags.is_empty() { 7 } else { 8 });
     for (name, text) in
         [("type", "event"), ("channel", event.channel.as_str()), ("event", event.name.as_str())]
@@ -114,7 +114,7 @@ pub(super) fn write_msgpack(out: &mut Vec<u8>, event: &Event, cursor: &CursorTex
     write_text(out, "time");
     write_uint(out, event.time);
     write_text(out, "cursor");
-    write_text(out, cursor.as_str());
+    write_text(out, cursor);
     if !event.tags.is_empty() {
         write_text(out, "tags");
         write_map_len(out, event.tags.iter().len());
@@ -129,13 +129,8 @@ pub(super) fn write_msgpack(out: &mut Vec<u8>, event: &Event, cursor: &CursorTex
 ///
 /// No field can forge another: a cursor is base64, names have no control characters by construction, and JSON
 /// has no raw line breaks by construction. U+2028 is no line break in SSE.
-pub(super) fn sse(
-    event: &Event,
-    cursor: &CursorText,
-    length: usize,
-    write: impl FnOnce(&mut Vec<u8>),
-) -> Vec<u8> {
-    let (id, name) = (cursor.as_str(), event.name.as_str());
+pub(super) fn sse(event: &Event, cursor: &str, length: usize, write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let (id, name) = (cursor, event.name.as_str());
     let mut out = Vec::with_capacity("id: \nevent: \ndata: \n\n".len() + id.len() + name.len() + length);
     for part in ["id: ", id, "\nevent: ", name, "\ndata: "] {
         out.extend_from_slice(part.as_bytes());

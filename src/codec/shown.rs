@@ -2,7 +2,7 @@
 
 use super::event::{data_len, json_len, msgpack_len, sse, write_data, write_json, write_msgpack};
 use super::frame::{self, Opcode};
-use crate::event::{Cursor, CursorText, Epoch, Event};
+use crate::event::{Cursor, Epoch, Event};
 use bytes::Bytes;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -32,8 +32,7 @@ pub enum Framing {
 pub struct Shown {
     /// The event.
     pub event: Arc<Event>,
-    /// The cursor of a client that has everything up to this event.
-    pub cursor: CursorText,
+    cursor: [u8; Cursor::TEXT_BYTES],
     json: OnceLock<Bytes>,
     msgpack: OnceLock<Bytes>,
     sse: OnceLock<Bytes>,
@@ -42,8 +41,11 @@ pub struct Shown {
 
 impl Shown {
     /// An event of the log of this epoch.
-    pub fn new(event: Arc<Event>, epoch: Epoch) -> Self {
-        let cursor = Cursor { epoch, position: event.position }.encode();
+    pub fn new(event: impl Into<Arc<Event>>, epoch: Epoch) -> Self {
+        let event = event.into();
+        let text = Cursor { epoch, position: event.position }.encode();
+        let mut cursor = [0; Cursor::TEXT_BYTES];
+        cursor.copy_from_slice(text.as_str().as_bytes());
         Self {
             event,
             cursor,
@@ -52,6 +54,11 @@ impl Shown {
             sse: OnceLock::new(),
             sse_raw: OnceLock::new(),
         }
+    }
+
+    /// The cursor of a client that has everything up to this event.
+    pub fn cursor(&self) -> &str {
+        std::str::from_utf8(&self.cursor).expect("a cursor is base64")
     }
 
     /// The event as it is written to a client.
@@ -84,12 +91,12 @@ impl Shown {
                 self.msgpack.get_or_init(|| self.encode_msgpack())
             }
             Framing::Sse => self.sse.get_or_init(|| {
-                let write = |out: &mut Vec<u8>| write_json(out, &self.event, &self.cursor);
-                sse(&self.event, &self.cursor, json_len(&self.event), write).into()
+                let write = |out: &mut Vec<u8>| write_json(out, &self.event, self.cursor());
+                sse(&self.event, self.cursor(), json_len(&self.event), write).into()
             }),
             Framing::SseRaw => self.sse_raw.get_or_init(|| {
                 let data = &self.event.data;
-                sse(&self.event, &self.cursor, data_len(data), |out| write_data(out, data)).into()
+                sse(&self.event, self.cursor(), data_len(data), |out| write_data(out, data)).into()
             }),
         };
         let end = bytes.len();
@@ -106,7 +113,7 @@ impl Shown {
         let length = json_len(&self.event);
         let mut buffer = Vec::with_capacity(frame::MAX_HEADER_BYTES + length + 1);
         buffer.resize(frame::MAX_HEADER_BYTES, 0);
-        write_json(&mut buffer, &self.event, &self.cursor);
+        write_json(&mut buffer, &self.event, self.cursor());
         debug_assert_eq!(buffer.len(), frame::MAX_HEADER_BYTES + length);
         let length = buffer.len() - frame::MAX_HEADER_BYTES;
         buffer.push(b'\n');
@@ -115,7 +122,7 @@ impl Shown {
 
     fn encode_msgpack(&self) -> Bytes {
         frame::whole(Opcode::Binary, msgpack_len(&self.event), |out| {
-            write_msgpack(out, &self.event, &self.cursor);
+            write_msgpack(out, &self.event, self.cursor());
         })
     }
 }
