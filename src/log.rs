@@ -31,6 +31,9 @@ mod retention;
 mod terms;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
+mod verify;
 mod view;
 mod walk;
 mod wire;
@@ -40,6 +43,7 @@ pub use error::{AppendError, DeleteError, OpenError, ReadError};
 pub use options::{ID_LIMIT, ID_WINDOW, LogObserver, LogOptions, LogStats, Rule};
 pub use query::{Order, Query, QueryPage};
 pub use read::{Budget, Page, Resume, ResumeStatus};
+pub use verify::{ExportError, VerifyReport};
 
 use crate::event::{Channel, Cursor, Epoch, Event, EventId, Expiry, Filter, Interest, Position, Ttl, UnixMs};
 use cache::Cache;
@@ -48,6 +52,8 @@ use directory::Directory;
 use floors::Floors;
 use ids::Ids;
 use meta::{Meta, Watermark};
+use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
@@ -77,7 +83,7 @@ impl Log {
     /// Opens the log, or makes one. Reads journals and summaries only, so that it is quick.
     pub fn open(options: LogOptions) -> Result<Log, OpenError> {
         let dir = options.dir.clone();
-        let shared = Arc::new(Shared::open(options)?);
+        let shared = Arc::new(Shared::open(options, Access::Full)?);
         let kept = shared.clone();
         let keeper = std::thread::Builder::new()
             .name("log-keeper".to_owned())
@@ -207,9 +213,29 @@ impl Log {
         self.shared().close();
     }
 
+    /// Reads everything that is in a directory and says what is wrong. No process may have it open.
+    pub fn verify(dir: &Path) -> Result<VerifyReport, OpenError> {
+        verify::verify(dir)
+    }
+
+    /// Hands every kept event to `each`, in order, and says how many there were. No process may have the log
+    /// open; nothing in it changes.
+    pub fn export(dir: &Path, each: &mut dyn FnMut(&Event) -> io::Result<()>) -> Result<u64, ExportError> {
+        verify::export(dir, each)
+    }
+
     fn shared(&self) -> &Shared {
         &self.0.shared
     }
+}
+
+/// What opening a log may change.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    /// Everything: damaged parts are put aside, the start is noted.
+    Full,
+    /// Nothing.
+    ReadOnly,
 }
 
 /// What all threads of a log share.
@@ -268,9 +294,9 @@ struct Counters {
 }
 
 impl Shared {
-    fn open(options: LogOptions) -> Result<Self, OpenError> {
+    fn open(options: LogOptions, access: Access) -> Result<Self, OpenError> {
         let directory = Directory::open(&options.dir)?;
-        let found = recovery::recover(&directory, options.id_window, options.id_limit)?;
+        let found = recovery::recover(&directory, &options, access)?;
         let deletions = Deletions::read(directory.path());
         let counters = Counters {
             damaged: AtomicU64::new(found.damaged),
@@ -494,42 +520,4 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn read_lock<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::testing::*;
-    use super::*;
-
-    #[test]
-    fn what_is_appended_is_read_and_survives_a_crash() {
-        let dir = tempfile::tempdir().unwrap();
-        let log = open(dir.path());
-        let first = log.next_position().0;
-        let events: Vec<_> = [0, 1, 6143, 6144, 6145, 1 << 20]
-            .iter()
-            .enumerate()
-            .map(|(n, &size)| {
-                event(first + n as u64)
-                    .channel(&format!("a.{n}"))
-                    .bytes(vec![n as u8; size])
-                    .tag("k", "v")
-                    .exclude("me")
-                    .shared()
-            })
-            .collect();
-        log.append(&events[..3]).unwrap();
-        log.append(&events[3..]).unwrap();
-        assert_eq!(read_all(&log, &[">"]), events);
-        assert_eq!(read_all(&log, &["a.3"]), events[3..4]);
-        let (epoch, head) = (log.epoch(), log.head());
-        drop(log);
-        let log = open(dir.path());
-        assert_eq!((log.epoch(), log.head()), (epoch, head));
-        assert_eq!(read_all(&log, &["a.*"]), events);
-        assert!(log.next_position() > Position(head.0 + 1000));
-        log.close();
-        drop(log);
-        assert_eq!(open(dir.path()).head(), head);
-    }
 }

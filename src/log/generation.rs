@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 pub(super) const PREFIX: &str = "generation-";
 /// The largest value.
 const PART_BYTES: usize = 6000;
+/// What the first part begins with: a checksum and the number of further parts.
+const FIRST_HEADER: usize = 4 + 2;
 /// sled's own cache; blocks that are read again come from ours.
 const CACHE_BYTES: u64 = 2 << 20;
 /// After a close, threads of sled may hold the file's lock a little longer.
@@ -153,6 +155,13 @@ impl Generation {
         values: impl Iterator<Item = (Kind, u32, &'a [u8])> + Clone,
     ) -> Result<(), Trouble> {
         self.with(|db| {
+            // sled writes all values of a node again whenever it splits. Split by keys without values first,
+            // the values are then written once: the file is half as large.
+            for (kind, number, bytes) in values.clone() {
+                for part in 0..parts_of(bytes.len()) {
+                    db.insert(key(fold, kind, number, part), &[])?;
+                }
+            }
             for (kind, number, bytes) in values.clone() {
                 write_object(db, fold, kind, number, bytes)?;
             }
@@ -306,11 +315,12 @@ fn remove_snapshot_leftovers(path: &Path) -> io::Result<()> {
 
 /// A value larger than [`PART_BYTES`] is kept in parts; the first tells how many, and the checksum of all.
 fn write_object(db: &sled::Db, fold: u64, kind: Kind, number: u32, bytes: &[u8]) -> sled::Result<()> {
-    const FIRST_HEADER: usize = 4 + 2;
     let first = bytes.len().min(PART_BYTES - FIRST_HEADER);
     let (first, rest) = bytes.split_at(first);
-    let parts = u16::try_from(rest.len().div_ceil(PART_BYTES))
-        .map_err(|_| sled::Error::Unsupported("a value of more than 393 MB".to_owned()))?;
+    let parts = parts_of(bytes.len()) - 1;
+    if rest.len() > usize::from(parts) * PART_BYTES {
+        return Err(sled::Error::Unsupported("a value of more than 393 MB".to_owned()));
+    }
     let mut value = crc32fast::hash(bytes).to_le_bytes().to_vec();
     value.extend_from_slice(&parts.to_le_bytes());
     value.extend_from_slice(first);
@@ -319,6 +329,12 @@ fn write_object(db: &sled::Db, fold: u64, kind: Kind, number: u32, bytes: &[u8])
         db.insert(key(fold, kind, number, part as u16 + 1), bytes)?;
     }
     Ok(())
+}
+
+/// In how many parts a value is kept.
+fn parts_of(bytes: usize) -> u16 {
+    let rest = bytes.saturating_sub(PART_BYTES - FIRST_HEADER);
+    u16::try_from(1 + rest.div_ceil(PART_BYTES)).unwrap_or(u16::MAX)
 }
 
 /// None if it is missing or damaged.

@@ -132,7 +132,8 @@ impl Keeper {
         let Some(last) = events.last().map(|event| event.position) else {
             return shared.drop_table(table).map_err(Setback::from);
         };
-        let room = 2 * directory::total_size(&table.files());
+        // Packed it may be as large again, and sled grows by whole segments.
+        let room = directory::total_size(&table.files()) + (1 << 20);
         shared.expire(room)?;
         let view = shared.view();
         let cover = Fold {

@@ -1,6 +1,5 @@
 //! Starting: what the directory holds, what is missing, and where numbering goes on.
 
-use super::compaction;
 use super::directory::{self, Directory};
 use super::error::OpenError;
 use super::folds::{self, Fold};
@@ -14,6 +13,7 @@ use super::packed::PackedFold;
 use super::view::{Hole, Source, View};
 use super::wire::Damaged;
 use super::writer::RESTART_GAP;
+use super::{Access, LogOptions, compaction};
 use crate::event::Position;
 use std::fs;
 use std::io;
@@ -40,21 +40,27 @@ pub(super) struct Found {
 
 /// Puts the parts that are found together into one chain.
 struct Chain {
+    access: Access,
     view: View,
     last_stored: Position,
     damaged: u64,
     quarantined: u64,
 }
 
-pub(super) fn recover(directory: &Directory, window: Duration, limit: usize) -> Result<Found, OpenError> {
+pub(super) fn recover(
+    directory: &Directory,
+    options: &LogOptions,
+    access: Access,
+) -> Result<Found, OpenError> {
     let dir = directory.path();
     let stored = Meta::read(dir)?;
     let mark = Watermark::read(dir);
     let meta = stored.unwrap_or_else(Meta::fresh);
-    let mut ids = Ids::new(meta.seed, window, limit);
+    let mut ids = Ids::new(meta.seed, options.id_window, options.id_limit);
     let mut chain = Chain {
         view: View { floor: mark.map_or(Position::ZERO, |mark| mark.floor), ..View::default() },
         last_stored: mark.map_or(Position::ZERO, |mark| mark.floor),
+        access,
         damaged: 0,
         quarantined: 0,
     };
@@ -63,7 +69,7 @@ pub(super) fn recover(directory: &Directory, window: Duration, limit: usize) -> 
     let superseded = compaction::superseded(&names);
     for name in names.iter().filter(|name| name.starts_with(generation::PREFIX)) {
         if superseded.contains(&name.as_str()) {
-            directory::remove(&dir.join(name)).map_err(|error| OpenError::io(dir, error))?;
+            chain.remove(&dir.join(name))?;
             continue;
         }
         chain.generation(&dir.join(name), &mut ids)?;
@@ -102,6 +108,9 @@ pub(super) fn recover(directory: &Directory, window: Duration, limit: usize) -> 
         found.head = Position(found.next.0 - 1);
         found.after_crash = false;
     }
+    if access == Access::ReadOnly {
+        return Ok(found);
+    }
     if stored != Some(found.meta) {
         found.meta.write(dir).map_err(|error| OpenError::io(dir, error))?;
     }
@@ -132,7 +141,7 @@ impl Chain {
         let last = list.folds.last().map(|fold| fold.last);
         if last.is_none_or(|last| last <= self.view.floor) {
             // A crash came between noting its removal and removing it, or before anything was in it.
-            return directory::remove(path).map_err(|error| OpenError::io(path, error));
+            return self.remove(path);
         }
         if !path.join("db").exists() {
             return Ok(self.put_aside(path));
@@ -172,7 +181,7 @@ impl Chain {
             self.hole(*after, first.previous(), true);
         }
         let (Some(first), Some(last)) = (recovered.events.first(), recovered.events.last()) else {
-            return directory::remove(path).map_err(|error| OpenError::io(path, error));
+            return self.remove(path);
         };
         if recovered.header.after_crash {
             self.hole(self.last_stored, first.position.previous(), false);
@@ -204,11 +213,22 @@ impl Chain {
         }
     }
 
+    /// Removes what counts no more.
+    fn remove(&self, path: &Path) -> Result<(), OpenError> {
+        match self.access {
+            Access::ReadOnly => Ok(()),
+            Access::Full => directory::remove(path).map_err(|error| OpenError::io(path, error)),
+        }
+    }
+
     /// Keeps what cannot be read for whoever wants to look into it.
     fn put_aside(&mut self, path: &Path) {
         tracing::error!(path = %path.display(), "a part of the log is damaged: it is put aside");
         self.damaged += 1;
         self.quarantined += 1;
+        if self.access == Access::ReadOnly {
+            return;
+        }
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let parent = path.parent().unwrap_or(Path::new("."));
         let aside = directory::free_name(parent, &format!("quarantined-{name}"));

@@ -36,7 +36,7 @@ impl Shared {
         }
         loop {
             let used = self.measure();
-            if used.saturating_add(room.min(self.options.max_bytes / 2)) <= self.options.max_bytes {
+            if used.saturating_add(room.min(self.options.max_bytes / 4)) <= self.options.max_bytes {
                 return Ok(());
             }
             if let Some(aside) = self.oldest_aside() {
