@@ -3,21 +3,37 @@
 //! An event is in the journal before anybody sees it, so what was shown survives a `kill -9`; [`Log::sync`]
 //! makes it survive a power cut. All methods block; none panics on what is on the disk.
 
+mod block;
+mod cache;
+mod codec;
+mod compaction;
 mod deletions;
 mod directory;
 mod error;
+mod floors;
+mod folds;
+mod generation;
 mod ids;
 mod journal;
+mod keeper;
 mod liveness;
 mod memtable;
 mod meta;
 mod options;
+mod pack;
+mod packed;
 mod query;
 mod read;
 mod record;
 mod recovery;
+mod remains;
+mod retention;
+mod terms;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
+mod verify;
 mod view;
 mod walk;
 mod wire;
@@ -27,30 +43,53 @@ pub use error::{AppendError, DeleteError, OpenError, ReadError};
 pub use options::{ID_LIMIT, ID_WINDOW, LogObserver, LogOptions, LogStats, Rule};
 pub use query::{Order, Query, QueryPage};
 pub use read::{Budget, Page, Resume, ResumeStatus};
+pub use verify::{ExportError, VerifyReport};
 
 use crate::event::{Channel, Cursor, Epoch, Event, EventId, Expiry, Filter, Interest, Position, Ttl, UnixMs};
+use cache::Cache;
 use deletions::Deletions;
 use directory::Directory;
+use floors::Floors;
 use ids::Ids;
 use meta::{Meta, Watermark};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::thread::JoinHandle;
 use std::time::Duration;
 use view::{Source, View};
+use walk::{Walk, Wanted};
 use writer::{Active, Writer};
+
+/// Unpacked blocks that are kept for the next reader.
+const BLOCK_CACHE_BYTES: usize = 12 << 20;
+/// The same for pages of the index.
+const PAGE_CACHE_BYTES: usize = 12 << 20;
+/// The same for directories of folds, about 50 kB each.
+const DIRECTORY_CACHE_BYTES: usize = 12 << 20;
 
 /// The event log of one directory. Clones are the same log.
 #[derive(Clone)]
 pub struct Log(Arc<Handle>);
 
-/// Closes the log when the last clone is gone.
-struct Handle(Arc<Shared>);
+/// Stops the log's thread when the last clone is gone.
+struct Handle {
+    shared: Arc<Shared>,
+    keeper: Mutex<Option<JoinHandle<()>>>,
+}
 
 impl Log {
     /// Opens the log, or makes one. Reads journals and summaries only, so that it is quick.
     pub fn open(options: LogOptions) -> Result<Log, OpenError> {
-        let shared = Arc::new(Shared::open(options)?);
-        Ok(Log(Arc::new(Handle(shared))))
+        let dir = options.dir.clone();
+        let shared = Arc::new(Shared::open(options, Access::Full)?);
+        let kept = shared.clone();
+        let keeper = std::thread::Builder::new()
+            .name("log-keeper".to_owned())
+            .spawn(move || keeper::run(&kept))
+            .map_err(|error| OpenError::io(&dir, error))?;
+        Ok(Log(Arc::new(Handle { shared, keeper: Mutex::new(Some(keeper)) })))
     }
 
     /// Which log this is: another one after it was lost or set back.
@@ -170,12 +209,33 @@ impl Log {
 
     /// Closes in order: everything durable, the head noted, the threads stopped. Again does nothing.
     pub fn close(&self) {
+        self.0.stop();
         self.shared().close();
     }
 
-    fn shared(&self) -> &Shared {
-        &self.0.0
+    /// Reads everything that is in a directory and says what is wrong. No process may have it open.
+    pub fn verify(dir: &Path) -> Result<VerifyReport, OpenError> {
+        verify::verify(dir)
     }
+
+    /// Hands every kept event to `each`, in order, and says how many there were. No process may have the log
+    /// open; nothing in it changes.
+    pub fn export(dir: &Path, each: &mut dyn FnMut(&Event) -> io::Result<()>) -> Result<u64, ExportError> {
+        verify::export(dir, each)
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.0.shared
+    }
+}
+
+/// What opening a log may change.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    /// Everything: damaged parts are put aside, the start is noted.
+    Full,
+    /// Nothing.
+    ReadOnly,
 }
 
 /// What all threads of a log share.
@@ -194,7 +254,28 @@ struct Shared {
     syncing: Mutex<()>,
     ids: Mutex<Ids>,
     deletions: RwLock<Arc<Deletions>>,
+    /// Held while deletions change.
+    deleting: Mutex<()>,
+    floors: Floors,
+    blocks: Cache<block::Block>,
+    pages: Cache<Vec<u8>>,
+    directories: Cache<pack::Directory>,
+    /// The newest stored position that is known to be durable.
+    durable: AtomicU64,
+    /// How far the log had come according to the last process.
+    restart_head: Position,
+    /// Dead events may have become many: the keeper should look.
+    sweep_asked: AtomicBool,
+    work: Mutex<Work>,
+    work_changed: Condvar,
     counters: Counters,
+}
+
+/// What the keeper waits for.
+#[derive(Default)]
+struct Work {
+    waiting: bool,
+    stop: bool,
 }
 
 #[derive(Default)]
@@ -205,14 +286,23 @@ struct Counters {
     fsyncs: AtomicU64,
     last_fsync_us: AtomicU64,
     damaged: AtomicU64,
+    disk_bytes: AtomicU64,
+    reclaimed_bytes: AtomicU64,
+    compactions: AtomicU64,
+    quarantined: AtomicU64,
+    fold_failures: AtomicU64,
 }
 
 impl Shared {
-    fn open(options: LogOptions) -> Result<Self, OpenError> {
+    fn open(options: LogOptions, access: Access) -> Result<Self, OpenError> {
         let directory = Directory::open(&options.dir)?;
-        let found = recovery::recover(&directory, options.id_window, options.id_limit)?;
+        let found = recovery::recover(&directory, &options, access)?;
         let deletions = Deletions::read(directory.path());
-        let counters = Counters { damaged: AtomicU64::new(found.damaged), ..Counters::default() };
+        let counters = Counters {
+            damaged: AtomicU64::new(found.damaged),
+            quarantined: AtomicU64::new(found.quarantined),
+            ..Counters::default()
+        };
         Ok(Self {
             options,
             directory,
@@ -225,6 +315,16 @@ impl Shared {
             syncing: Mutex::default(),
             ids: Mutex::new(found.ids),
             deletions: RwLock::new(Arc::new(deletions)),
+            deleting: Mutex::default(),
+            floors: Floors::default(),
+            blocks: Cache::new(BLOCK_CACHE_BYTES),
+            pages: Cache::new(PAGE_CACHE_BYTES),
+            directories: Cache::new(DIRECTORY_CACHE_BYTES),
+            durable: AtomicU64::new(found.durable.0),
+            restart_head: found.restart_head,
+            sweep_asked: AtomicBool::new(true),
+            work: Mutex::new(Work { waiting: true, stop: false }),
+            work_changed: Condvar::new(),
             counters,
         })
     }
@@ -248,28 +348,83 @@ impl Shared {
         *view = Arc::new(changed);
     }
 
-    /// Sealed journals that wait to be packed.
-    fn waiting(&self) -> usize {
-        0
+    fn set_deletions(&self, deletions: Deletions) {
+        *self.deletions.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(deletions);
     }
 
-    fn wake_keeper(&self) {}
+    /// Journals in memory, the active one included.
+    fn waiting(&self) -> usize {
+        self.view().tables().count()
+    }
+
+    fn wake_keeper(&self) {
+        lock(&self.work).waiting = true;
+        self.work_changed.notify_one();
+    }
+
+    /// Waits for work, but no longer than `tick`; false when the thread is to end.
+    fn wait_for_work(&self, tick: Duration) -> bool {
+        let work = lock(&self.work);
+        let (mut work, _) = self
+            .work_changed
+            .wait_timeout_while(work, tick, |work| !work.waiting && !work.stop)
+            .unwrap_or_else(PoisonError::into_inner);
+        work.waiting = false;
+        !work.stop
+    }
+
+    fn is_closing(&self) -> bool {
+        lock(&self.work).stop
+    }
 
     fn delete(&self, older_than: Option<UnixMs>, interest: Option<&Interest>) -> Result<u64, DeleteError> {
-        let mut deletions = self.deletions.write().unwrap_or_else(PoisonError::into_inner);
-        let deletion = deletions::Deletion {
+        let _one_at_a_time = lock(&self.deleting);
+        let up_to = self.head();
+        let count = self
+            .count(interest, older_than, up_to)
+            .map_err(|ReadError::Unavailable| DeleteError::Unavailable)?;
+        let deletions = self.deletions();
+        let next = deletions.with(deletions::Deletion {
             number: deletions.next,
-            up_to: self.head(),
+            up_to,
             older_than,
             interest: interest.cloned(),
-        };
-        let next = deletions.with(deletion);
+        });
+        if count == 0 {
+            return Ok(0);
+        }
         if next.list.len() > deletions::MOST {
+            self.ask_for_sweep();
             return Err(DeleteError::Busy);
         }
         next.write(self.directory.path()).map_err(DeleteError::Io)?;
-        *deletions = Arc::new(next);
-        Ok(0)
+        self.set_deletions(next);
+        self.ask_for_sweep();
+        Ok(count)
+    }
+
+    /// Living events of some channels before a time.
+    fn count(
+        &self,
+        interest: Option<&Interest>,
+        before: Option<UnixMs>,
+        up_to: Position,
+    ) -> Result<u64, ReadError> {
+        let filter = Filter::default();
+        let mut wanted = Wanted::new(interest, &filter);
+        wanted.until = before;
+        let mut walk = Walk::new(self, wanted);
+        let (mut at, mut count) = (Position::ZERO, 0);
+        while let Some(step) = walk.forward(at, up_to)? {
+            count += step.events.len() as u64;
+            at = step.reached;
+        }
+        Ok(count)
+    }
+
+    fn ask_for_sweep(&self) {
+        self.sweep_asked.store(true, Ordering::Release);
+        self.wake_keeper();
     }
 
     fn stats(&self) -> LogStats {
@@ -279,31 +434,54 @@ impl Shared {
             oldest: view.sources.first().map(Source::first),
             fsyncs: self.counters.fsyncs.load(Ordering::Relaxed),
             last_fsync: Duration::from_micros(self.counters.last_fsync_us.load(Ordering::Relaxed)),
+            disk_bytes: self.counters.disk_bytes.load(Ordering::Relaxed),
+            generations: view.generations.len() as u64,
+            reclaimed_bytes: self.counters.reclaimed_bytes.load(Ordering::Relaxed),
+            compactions: self.counters.compactions.load(Ordering::Relaxed),
+            quarantined: self.counters.quarantined.load(Ordering::Relaxed),
+            fold_failures: self.counters.fold_failures.load(Ordering::Relaxed),
             damaged: self.counters.damaged.load(Ordering::Relaxed),
             ids: lock(&self.ids).len() as u64,
             ..LogStats::default()
         };
         for source in &view.sources {
             match source {
+                Source::Packed(packed) => {
+                    stats.events += packed.fold.events;
+                    stats.raw_bytes += packed.fold.raw_bytes;
+                    stats.oldest_time = stats.oldest_time.or(Some(packed.fold.min_time));
+                }
                 Source::Memory(table) => {
                     stats.journals += 1;
                     stats.events += table.len() as u64;
+                    stats.raw_bytes += table.footprint() as u64;
+                    stats.oldest_time = stats.oldest_time.or(table.first_time());
                 }
             }
         }
+        stats.folds_waiting = stats.journals.saturating_sub(1);
         stats
     }
 
     fn close(&self) {
-        {
+        let (stored, after_crash) = {
             let mut writer = lock(&self.writer);
             if std::mem::replace(&mut writer.closed, true) {
                 return;
             }
+            (writer.last_stored, writer.after_crash)
+        };
+        for generation in &self.view().generations {
+            generation.close();
         }
         let synced = self.sync();
-        let stored = lock(&self.writer).last_stored;
-        let mark = Watermark { head: self.head(), stored, floor: self.view().floor, clean: true };
+        let mark = Watermark {
+            head: self.head().max(self.restart_head),
+            stored,
+            floor: self.view().floor,
+            // Nothing came since a crash: the next start must leave the same gap.
+            clean: !after_crash,
+        };
         let closed = synced
             .map_err(|error| error.to_string())
             .and_then(|_| mark.write(self.directory.path()).map_err(|error| error.to_string()));
@@ -316,10 +494,22 @@ impl Shared {
     }
 }
 
+impl Handle {
+    fn stop(&self) {
+        lock(&self.shared.work).stop = true;
+        self.shared.work_changed.notify_all();
+        if let Some(keeper) = lock(&self.keeper).take() {
+            // A panic in it was caught and told of.
+            let _ = keeper.join();
+        }
+    }
+}
+
 impl Drop for Handle {
     fn drop(&mut self) {
         // Not a clean close: whoever wants one calls `close`. A test drops the log to play a crash.
-        lock(&self.0.writer).closed = true;
+        lock(&self.shared.writer).closed = true;
+        self.stop();
     }
 }
 
@@ -330,42 +520,4 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn read_lock<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::testing::*;
-    use super::*;
-
-    #[test]
-    fn what_is_appended_is_read_and_survives_a_crash() {
-        let dir = tempfile::tempdir().unwrap();
-        let log = open(dir.path());
-        let first = log.next_position().0;
-        let events: Vec<_> = [0, 1, 6143, 6144, 6145, 1 << 20]
-            .iter()
-            .enumerate()
-            .map(|(n, &size)| {
-                event(first + n as u64)
-                    .channel(&format!("a.{n}"))
-                    .bytes(vec![n as u8; size])
-                    .tag("k", "v")
-                    .exclude("me")
-                    .shared()
-            })
-            .collect();
-        log.append(&events[..3]).unwrap();
-        log.append(&events[3..]).unwrap();
-        assert_eq!(read_all(&log, &[">"]), events);
-        assert_eq!(read_all(&log, &["a.3"]), events[3..4]);
-        let (epoch, head) = (log.epoch(), log.head());
-        drop(log);
-        let log = open(dir.path());
-        assert_eq!((log.epoch(), log.head()), (epoch, head));
-        assert_eq!(read_all(&log, &["a.*"]), events);
-        assert!(log.next_position() > Position(head.0 + 1000));
-        log.close();
-        drop(log);
-        assert_eq!(open(dir.path()).head(), head);
-    }
 }

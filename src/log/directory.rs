@@ -129,6 +129,22 @@ pub(super) fn disk_use(path: &Path) -> u64 {
     own + entries.flatten().map(|entry| disk_use(&entry.path())).sum::<u64>()
 }
 
+/// Bytes of some files.
+pub(super) fn total_size(files: &[PathBuf]) -> u64 {
+    files.iter().filter_map(|file| fs::metadata(file).ok()).map(|meta| meta.len()).sum()
+}
+
+/// A name in a directory that is not taken yet.
+pub(super) fn free_name(directory: &Path, name: &str) -> PathBuf {
+    let mut path = directory.join(name);
+    let mut again = 0;
+    while path.exists() {
+        again += 1;
+        path = directory.join(format!("{name}.{again}"));
+    }
+    path
+}
+
 /// Someone else who can write here can forge or destroy the log (A22), so the start is refused.
 fn check_owner(path: &Path) -> Result<(), OpenError> {
     let meta = fs::symlink_metadata(path).map_err(|error| OpenError::io(path, error))?;

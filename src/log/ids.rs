@@ -1,6 +1,8 @@
 //! The publisher-given ids of the last while: what makes a repeated publish one event.
 
-use crate::event::{EventId, Position};
+use super::meta::{sealed, unsealed};
+use super::wire::{Damaged, Reader, put_signed, put_varint};
+use crate::event::{EventId, Position, UnixMs};
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -81,6 +83,41 @@ impl Ids {
             self.positions.remove(&hash);
         }
     }
+}
+
+/// How the names of the files begin that tell the ids of a fold.
+pub(super) const PREFIX: &str = "ids-";
+
+/// The file of a fold's ids.
+pub(super) fn file_name(fold: Position) -> String {
+    format!("{PREFIX}{:020}", fold.0)
+}
+
+/// The contents of such a file: hash, position and time of each event.
+pub(super) fn encode(given: &[(u64, Position, UnixMs)]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let (mut last_position, mut last_time) = (0, 0);
+    for (hash, position, time) in given {
+        out.extend_from_slice(&hash.to_le_bytes());
+        put_varint(&mut out, position.0 - last_position);
+        put_signed(&mut out, time.wrapping_sub(last_time) as i64);
+        (last_position, last_time) = (position.0, *time);
+    }
+    sealed(out)
+}
+
+/// Reads the contents of such a file.
+pub(super) fn parse(bytes: &[u8]) -> Result<Vec<(u64, Position, UnixMs)>, Damaged> {
+    let mut reader = Reader::new(unsealed(bytes)?);
+    let mut given = Vec::new();
+    let (mut position, mut time) = (0u64, 0u64);
+    while !reader.is_at_end() {
+        let hash = reader.u64()?;
+        position = position.checked_add(reader.varint()?).ok_or(Damaged)?;
+        time = time.wrapping_add(reader.signed()? as u64);
+        given.push((hash, Position(position), time));
+    }
+    Ok(given)
 }
 
 /// A keyed 64-bit hash (folded multiplication) that stays the same from version to version, as it is stored.

@@ -49,7 +49,9 @@ pub(super) struct Journal {
 impl Journal {
     /// Creates one. It exists whole, with its header durable, or not at all.
     pub(super) fn create(dir: &Path, header: Header) -> io::Result<Self> {
-        let (name, path) = free_name(dir, header.first);
+        // One that repeats the end of a broken journal may meet an earlier attempt.
+        let name = format!("{PREFIX}{:020}", header.first.0);
+        let path = directory::free_name(dir, &name);
         let unfinished = dir.join(format!("{UNFINISHED}{name}"));
         let file = directory::create(&unfinished)?;
         let bytes = header.encode();
@@ -220,18 +222,6 @@ fn group_at(bytes: &[u8], at: usize) -> Option<(Vec<Event>, usize)> {
         events.push(record::read_record(&mut records, &mut previous).ok()?);
     }
     Some((events, at + GROUP_HEADER_BYTES + length))
-}
-
-/// A journal that repeats the end of a broken one begins at a later position, but two attempts may meet.
-fn free_name(dir: &Path, first: Position) -> (String, PathBuf) {
-    let mut name = format!("{PREFIX}{:020}", first.0);
-    let mut again = 0;
-    while dir.join(&name).exists() {
-        again += 1;
-        name = format!("{PREFIX}{:020}.{again}", first.0);
-    }
-    let path = dir.join(&name);
-    (name, path)
 }
 
 #[cfg(test)]

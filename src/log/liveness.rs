@@ -3,30 +3,55 @@
 
 use super::Shared;
 use super::deletions::Deletions;
-use crate::event::{Event, UnixMs};
+use super::view::View;
+use crate::event::{Channel, Event, Position, UnixMs};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Says of one event after the other whether it is alive, as of one moment.
 pub(super) struct Liveness<'a> {
     shared: &'a Shared,
+    view: Arc<View>,
     now: UnixMs,
+    ttl_ms: u64,
     deletions: Arc<Deletions>,
+    has_limits: bool,
+    /// The floors of channels that were met.
+    floors: HashMap<Channel, Position, foldhash::fast::RandomState>,
 }
 
 impl<'a> Liveness<'a> {
     /// As of now.
-    pub(super) fn now(shared: &'a Shared) -> Self {
-        Self { shared, now: unix_ms(), deletions: shared.deletions() }
+    pub(super) fn now(shared: &'a Shared, view: Arc<View>) -> Self {
+        Self {
+            shared,
+            view,
+            now: unix_ms(),
+            ttl_ms: shared.options.ttl.as_millis() as u64,
+            deletions: shared.deletions(),
+            has_limits: shared.options.rules.iter().any(|rule| rule.max_events.is_some()),
+            floors: HashMap::default(),
+        }
     }
 
     /// Whether the event still counts.
     pub(super) fn is_alive(&mut self, event: &Event) -> bool {
-        let ttl = self.shared.options.ttl.as_millis() as u64;
         // The second test is for a limit that was lowered since the event came.
         !event.is_expired(self.now)
-            && event.time.saturating_add(ttl) > self.now
+            && event.time.saturating_add(self.ttl_ms) > self.now
             && !self.deletions.cover(event)
+            && (!self.has_limits || event.position >= self.floor(&event.channel))
+    }
+
+    fn floor(&mut self, channel: &Channel) -> Position {
+        if let Some(floor) = self.floors.get(channel) {
+            return *floor;
+        }
+        let most = self.shared.options.rule(channel).and_then(|rule| rule.max_events);
+        let floor = most.map_or(Position::ZERO, |most| self.shared.floor_of(&self.view, channel, most));
+        self.floors.insert(channel.clone(), floor);
+        floor
     }
 }
 

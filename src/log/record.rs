@@ -1,5 +1,5 @@
-//! An event as bytes: its small fields (the head) and what varies freely (the body). Journals write both
-//! together, blocks apart, because like beside like compresses better.
+//! An event as bytes, field by field. Journals write the fields of an event together, blocks write like
+//! beside like, because that compresses better.
 
 use super::wire::{Damaged, Reader, put_bytes, put_signed, put_varint};
 use crate::event::{
@@ -15,6 +15,8 @@ const HAS_EXCLUDE: u8 = 8;
 const ID_UUID: u8 = 16;
 /// The id is a UUIDv7: its time is kept as the distance to the event's, and the rest as 10 bytes.
 const ID_UUID_7: u8 = 32;
+/// Not an event any more: it only tells a reader that one was here.
+const STUB: u8 = 64;
 
 /// What the next record is told relative to: positions and times are near each other.
 #[derive(Clone, Copy, Default)]
@@ -55,6 +57,22 @@ pub(super) fn read_head(reader: &mut Reader<'_>, previous: &mut Previous) -> Res
     Ok(Head { flags, position: Position(position), time, expiry: time.wrapping_add(keep as u64) })
 }
 
+/// Appends the head of a stub: what is left of the newest removed event of a channel.
+pub(super) fn put_stub_head(out: &mut Vec<u8>, position: Position, previous: &mut Previous) {
+    out.push(STUB);
+    put_varint(out, position.0 - previous.position);
+    put_signed(out, 0);
+    put_signed(out, 0);
+    previous.position = position.0;
+}
+
+impl Head {
+    /// Whether this is all that is left of a removed event.
+    pub(super) fn is_stub(&self) -> bool {
+        self.flags & STUB != 0
+    }
+}
+
 /// Appends the id. Kept apart from the body in blocks: random bytes spoil the compression of text beside them.
 pub(super) fn put_id(out: &mut Vec<u8>, event: &Event) {
     match uuid_of(&event.id) {
@@ -85,8 +103,21 @@ pub(super) fn read_id(reader: &mut Reader<'_>, head: &Head) -> Result<EventId, D
     EventId::parse(text).map_err(|_| Damaged)
 }
 
-/// Appends tags, exclusion and data.
-pub(super) fn put_body(out: &mut Vec<u8>, event: &Event) {
+/// Passes over an id.
+pub(super) fn skip_id(reader: &mut Reader<'_>, head: &Head) -> Result<(), Damaged> {
+    if head.flags & ID_UUID_7 != 0 {
+        reader.signed()?;
+        reader.take(10)?;
+    } else if head.flags & ID_UUID != 0 {
+        reader.take(16)?;
+    } else {
+        reader.bytes()?;
+    }
+    Ok(())
+}
+
+/// Appends tags and exclusion.
+pub(super) fn put_extras(out: &mut Vec<u8>, event: &Event) {
     if !event.tags.is_empty() {
         put_varint(out, event.tags.iter().len() as u64);
         for (name, value) in event.tags.iter() {
@@ -97,20 +128,16 @@ pub(super) fn put_body(out: &mut Vec<u8>, event: &Event) {
     if let Some(exclude) = &event.exclude {
         put_bytes(out, exclude.as_str().as_bytes());
     }
-    match &event.data {
-        Data::Json(json) => put_bytes(out, json.as_str().as_bytes()),
-        Data::Bytes(bytes) => put_bytes(out, bytes),
-    }
 }
 
-/// Reads the body and makes the event whole.
-pub(super) fn read_body(
-    reader: &mut Reader<'_>,
-    head: &Head,
-    id: EventId,
-    channel: Channel,
-    name: EventName,
-) -> Result<Event, Damaged> {
+/// Tags and exclusion.
+pub(super) struct Extras {
+    tags: Tags,
+    exclude: Option<ConnectionId>,
+}
+
+/// Reads tags and exclusion.
+pub(super) fn read_extras(reader: &mut Reader<'_>, head: &Head) -> Result<Extras, Damaged> {
     let mut tags = Tags::default();
     if head.flags & HAS_TAGS != 0 {
         let mut pairs = Vec::new();
@@ -123,9 +150,29 @@ pub(super) fn read_body(
         true => Some(ConnectionId::parse(reader.text()?).map_err(|_| Damaged)?),
         false => None,
     };
+    Ok(Extras { tags, exclude })
+}
+
+/// The bytes of the data.
+pub(super) fn data_bytes(event: &Event) -> &[u8] {
+    match &event.data {
+        Data::Json(json) => json.as_str().as_bytes(),
+        Data::Bytes(bytes) => bytes,
+    }
+}
+
+/// Makes an event whole again.
+pub(super) fn whole(
+    head: &Head,
+    id: EventId,
+    channel: Channel,
+    name: EventName,
+    extras: Extras,
+    data: &[u8],
+) -> Result<Event, Damaged> {
     let data = match head.flags & DATA_JSON != 0 {
-        true => Data::Json(Json::trusted(reader.text()?.into())),
-        false => Data::Bytes(Bytes::copy_from_slice(reader.bytes()?)),
+        true => Data::Json(Json::trusted(std::str::from_utf8(data).map_err(|_| Damaged)?.into())),
+        false => Data::Bytes(Bytes::copy_from_slice(data)),
     };
     Ok(Event {
         position: head.position,
@@ -135,9 +182,9 @@ pub(super) fn read_body(
         name,
         data,
         time: head.time,
-        tags,
+        tags: extras.tags,
         expiry: Expiry::At(head.expiry),
-        exclude,
+        exclude: extras.exclude,
     })
 }
 
@@ -147,7 +194,8 @@ pub(super) fn put_record(out: &mut Vec<u8>, event: &Event, previous: &mut Previo
     put_bytes(out, event.channel.as_str().as_bytes());
     put_bytes(out, event.name.as_str().as_bytes());
     put_id(out, event);
-    put_body(out, event);
+    put_extras(out, event);
+    put_bytes(out, data_bytes(event));
 }
 
 /// Reads a whole event.
@@ -156,7 +204,8 @@ pub(super) fn read_record(reader: &mut Reader<'_>, previous: &mut Previous) -> R
     let channel = Channel::parse(reader.text()?).map_err(|_| Damaged)?;
     let name = EventName::parse(reader.text()?).map_err(|_| Damaged)?;
     let id = read_id(reader, &head)?;
-    read_body(reader, &head, id, channel, name)
+    let extras = read_extras(reader, &head)?;
+    whole(&head, id, channel, name, extras, reader.bytes()?)
 }
 
 fn flags(event: &Event) -> u8 {

@@ -1,14 +1,23 @@
 //! Starting: what the directory holds, what is missing, and where numbering goes on.
 
-use super::directory::Directory;
+use super::directory::{self, Directory};
 use super::error::OpenError;
+use super::folds::{self, Fold};
+use super::generation::{self, Generation};
 use super::ids::Ids;
 use super::journal;
+use super::liveness::unix_ms;
 use super::memtable::Memtable;
 use super::meta::{Meta, Watermark};
+use super::packed::PackedFold;
 use super::view::{Hole, Source, View};
+use super::wire::Damaged;
 use super::writer::RESTART_GAP;
+use super::{Access, LogOptions, compaction};
 use crate::event::Position;
+use std::fs;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,32 +29,53 @@ pub(super) struct Found {
     pub(super) head: Position,
     pub(super) last_stored: Position,
     pub(super) next: Position,
+    /// The newest stored position that is known to be durable.
+    pub(super) durable: Position,
+    /// How far the log had come according to the last process.
+    pub(super) restart_head: Position,
     pub(super) after_crash: bool,
     pub(super) damaged: u64,
+    pub(super) quarantined: u64,
 }
 
 /// Puts the parts that are found together into one chain.
 struct Chain {
+    access: Access,
     view: View,
     last_stored: Position,
     damaged: u64,
+    quarantined: u64,
 }
 
-pub(super) fn recover(directory: &Directory, window: Duration, limit: usize) -> Result<Found, OpenError> {
+pub(super) fn recover(
+    directory: &Directory,
+    options: &LogOptions,
+    access: Access,
+) -> Result<Found, OpenError> {
     let dir = directory.path();
     let stored = Meta::read(dir)?;
     let mark = Watermark::read(dir);
     let meta = stored.unwrap_or_else(Meta::fresh);
-    let mut ids = Ids::new(meta.seed, window, limit);
+    let mut ids = Ids::new(meta.seed, options.id_window, options.id_limit);
     let mut chain = Chain {
         view: View { floor: mark.map_or(Position::ZERO, |mark| mark.floor), ..View::default() },
         last_stored: mark.map_or(Position::ZERO, |mark| mark.floor),
+        access,
         damaged: 0,
+        quarantined: 0,
     };
-    for name in directory.names().map_err(|error| OpenError::io(dir, error))? {
-        if name.starts_with(journal::PREFIX) {
-            chain.journal(&dir.join(name), &mut ids)?;
+    // Folds are always older than journals: a journal is removed once it is packed.
+    let names = directory.names().map_err(|error| OpenError::io(dir, error))?;
+    let superseded = compaction::superseded(&names);
+    for name in names.iter().filter(|name| name.starts_with(generation::PREFIX)) {
+        if superseded.contains(&name.as_str()) {
+            chain.remove(&dir.join(name))?;
+            continue;
         }
+        chain.generation(&dir.join(name), &mut ids)?;
+    }
+    for name in names.iter().filter(|name| name.starts_with(journal::PREFIX)) {
+        chain.journal(&dir.join(name), &mut ids)?;
     }
     let mark_stored = mark.map_or(Position::ZERO, |mark| mark.stored);
     let mark_head = mark.map_or(Position::ZERO, |mark| mark.head);
@@ -57,10 +87,13 @@ pub(super) fn recover(directory: &Directory, window: Duration, limit: usize) -> 
     let mut found = Found {
         meta,
         head,
+        durable: mark_stored.min(chain.last_stored),
+        restart_head: mark_head,
         last_stored: chain.last_stored,
         next,
         after_crash: !clean,
         damaged: chain.damaged,
+        quarantined: chain.quarantined,
         view: chain.view,
         ids,
     };
@@ -74,6 +107,9 @@ pub(super) fn recover(directory: &Directory, window: Duration, limit: usize) -> 
         // What was lost behind the last event found is another log's; this one begins without a gap in it.
         found.head = Position(found.next.0 - 1);
         found.after_crash = false;
+    }
+    if access == Access::ReadOnly {
+        return Ok(found);
     }
     if stored != Some(found.meta) {
         found.meta.write(dir).map_err(|error| OpenError::io(dir, error))?;
@@ -90,12 +126,48 @@ pub(super) fn recover(directory: &Directory, window: Duration, limit: usize) -> 
 }
 
 impl Chain {
-    fn journal(&mut self, path: &std::path::Path, ids: &mut Ids) -> Result<(), OpenError> {
+    /// Takes in a generation by its list alone: sled stays closed.
+    fn generation(&mut self, path: &Path, ids: &mut Ids) -> Result<(), OpenError> {
+        let list = match folds::read(path) {
+            Ok(Ok(list)) => list,
+            Ok(Err(Damaged)) => return Ok(self.put_aside(path)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(self.put_aside(path)),
+            Err(error) => return Err(OpenError::io(path, error)),
+        };
+        if list.is_cut {
+            // Torn by a crash: then the journal is there still. Damaged: then the chain shows a hole.
+            tracing::warn!(path = %path.display(), "the list of a generation ends in the middle of a record");
+        }
+        let last = list.folds.last().map(|fold| fold.last);
+        if last.is_none_or(|last| last <= self.view.floor) {
+            // A crash came between noting its removal and removing it, or before anything was in it.
+            return self.remove(path);
+        }
+        if !path.join("db").exists() {
+            return Ok(self.put_aside(path));
+        }
+        let generation = Arc::new(Generation::new(path.to_owned(), list.swept));
+        self.view.generations.push(generation.clone());
+        for fold in list.folds {
+            self.link(fold.previous_stored);
+            if fold.last <= self.last_stored {
+                continue;
+            }
+            for hole in &fold.holes {
+                self.hole(hole.after, hole.up_to, hole.lost);
+            }
+            recall_ids(ids, path, &fold);
+            self.last_stored = fold.last;
+            let packed = PackedFold { fold, generation: generation.clone() };
+            self.view.sources.push(Source::Packed(Arc::new(packed)));
+        }
+        Ok(())
+    }
+
+    fn journal(&mut self, path: &Path, ids: &mut Ids) -> Result<(), OpenError> {
         let recovered = journal::recover(path).map_err(|error| OpenError::io(path, error))?;
         let Ok(mut recovered) = recovered else {
-            self.damaged += 1;
-            put_aside(path);
-            return Ok(());
+            return Ok(self.put_aside(path));
         };
         if recovered.torn_bytes > 0 {
             tracing::warn!(path = %path.display(), bytes = recovered.torn_bytes, "the torn end of a journal was left out");
@@ -109,12 +181,12 @@ impl Chain {
             self.hole(*after, first.previous(), true);
         }
         let (Some(first), Some(last)) = (recovered.events.first(), recovered.events.last()) else {
-            return super::directory::remove(path).map_err(|error| OpenError::io(path, error));
+            return self.remove(path);
         };
         if recovered.header.after_crash {
             self.hole(self.last_stored, first.position.previous(), false);
         }
-        let now = super::liveness::unix_ms();
+        let now = unix_ms();
         for event in recovered.events.iter().filter(|event| event.id_given) {
             let age = Duration::from_millis(now.saturating_sub(event.time));
             ids.recall(ids.hash(&event.id), age, event.position);
@@ -141,6 +213,30 @@ impl Chain {
         }
     }
 
+    /// Removes what counts no more.
+    fn remove(&self, path: &Path) -> Result<(), OpenError> {
+        match self.access {
+            Access::ReadOnly => Ok(()),
+            Access::Full => directory::remove(path).map_err(|error| OpenError::io(path, error)),
+        }
+    }
+
+    /// Keeps what cannot be read for whoever wants to look into it.
+    fn put_aside(&mut self, path: &Path) {
+        tracing::error!(path = %path.display(), "a part of the log is damaged: it is put aside");
+        self.damaged += 1;
+        self.quarantined += 1;
+        if self.access == Access::ReadOnly {
+            return;
+        }
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let parent = path.parent().unwrap_or(Path::new("."));
+        let aside = directory::free_name(parent, &format!("quarantined-{name}"));
+        if let Err(error) = fs::rename(path, aside) {
+            tracing::error!(path = %path.display(), %error, "a damaged part cannot be put aside");
+        }
+    }
+
     fn hole(&mut self, after: Position, up_to: Position, lost: bool) {
         if after < up_to {
             self.view.holes.push(Hole { after, up_to, lost });
@@ -148,11 +244,22 @@ impl Chain {
     }
 }
 
-/// Keeps a file that cannot be read for whoever wants to look into it.
-fn put_aside(path: &std::path::Path) {
-    tracing::error!(path = %path.display(), "a journal is damaged: it is put aside");
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    if let Err(error) = std::fs::rename(path, path.with_file_name(format!("quarantined-{name}"))) {
-        tracing::error!(path = %path.display(), %error, "a damaged journal cannot be put aside");
+/// Takes up the given ids of a fold, if they are young enough to matter.
+fn recall_ids(ids: &mut Ids, path: &Path, fold: &Fold) {
+    let now = unix_ms();
+    let window = ids.window().as_millis() as u64;
+    if fold.max_time.saturating_add(window) < now {
+        return;
+    }
+    let Ok(bytes) = fs::read(path.join(super::ids::file_name(fold.first))) else { return };
+    match super::ids::parse(&bytes) {
+        Ok(given) => {
+            for (hash, position, time) in given {
+                ids.recall(hash, Duration::from_millis(now.saturating_sub(time)), position);
+            }
+        }
+        Err(Damaged) => {
+            tracing::warn!(path = %path.display(), "the remembered ids of a part of the log are damaged");
+        }
     }
 }

@@ -1,0 +1,262 @@
+//! Reading packed folds: which blocks may hold what is wanted, and the blocks themselves.
+
+use super::Shared;
+use super::block::Block;
+use super::folds::Fold;
+use super::generation::{Generation, Kind, Trouble};
+use super::pack::Directory;
+use super::terms::{self, Posting, Term};
+use super::walk::Wanted;
+use crate::event::{Channel, Interest, Pattern};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// More terms than this are not looked up: reading all blocks is cheaper.
+const MOST_TERMS: usize = 48;
+/// A prefix that more pages of terms begin with selects too much to be worth it.
+const MOST_PAGES: usize = 48;
+
+/// A fold and where it is.
+pub(super) struct PackedFold {
+    pub(super) fold: Fold,
+    pub(super) generation: Arc<Generation>,
+}
+
+/// Blocks of a fold, as bits.
+#[derive(Clone)]
+pub(super) struct Blocks(Vec<u64>);
+
+impl Blocks {
+    fn none(count: usize) -> Self {
+        Self(vec![0; count.div_ceil(64)])
+    }
+
+    /// A damaged index may name a block that is not there; that is left out.
+    fn add(&mut self, block: u32) {
+        if let Some(word) = self.0.get_mut(block as usize / 64) {
+            *word |= 1 << (block % 64);
+        }
+    }
+
+    fn keep(&mut self, other: &Self) {
+        self.0.iter_mut().zip(&other.0).for_each(|(word, other)| *word &= other);
+    }
+
+    /// Whether a block is among them.
+    pub(super) fn contains(&self, block: usize) -> bool {
+        self.0.get(block / 64).is_some_and(|word| word & (1 << (block % 64)) != 0)
+    }
+
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.iter().all(|&word| word == 0)
+    }
+}
+
+/// What to look up.
+enum Wish {
+    Exactly(Term),
+    BeginningWith(Term),
+}
+
+impl Shared {
+    /// What there is in a fold. None if that is damaged.
+    pub(super) fn directory_of(&self, packed: &PackedFold) -> Result<Option<Arc<Directory>>, Trouble> {
+        let key = (packed.generation.number, packed.fold.first.0, Kind::Directory, 0);
+        if let Some(known) = self.directories.get(&key) {
+            return Ok(Some(known));
+        }
+        let bytes = packed.generation.get(packed.fold.first.0, Kind::Directory, 0)?;
+        let parsed = bytes.and_then(|bytes| Directory::parse(&bytes, packed.fold.first).ok());
+        let Some(directory) = parsed else {
+            self.note_damage(packed, "the directory of a part of the log");
+            return Ok(None);
+        };
+        let directory = Arc::new(directory);
+        self.directories.put(key, directory.clone(), directory.footprint);
+        Ok(Some(directory))
+    }
+
+    /// A block. None if it is damaged.
+    pub(super) fn block_of(
+        &self,
+        packed: &PackedFold,
+        directory: &Directory,
+        number: usize,
+    ) -> Result<Option<Arc<Block>>, Trouble> {
+        let key = (packed.generation.number, packed.fold.first.0, Kind::Block, number as u32);
+        if let Some(known) = self.blocks.get(&key) {
+            return Ok(Some(known));
+        }
+        let bytes = packed.generation.get(packed.fold.first.0, Kind::Block, number as u32)?;
+        let unpacked = bytes.and_then(|bytes| Block::unpack(&bytes, directory.dictionary.as_ref()).ok());
+        let Some(block) = unpacked else {
+            self.note_damage(packed, "a block of the log");
+            return Ok(None);
+        };
+        let block = Arc::new(block);
+        self.blocks.put(key, block.clone(), block.footprint());
+        Ok(Some(block))
+    }
+
+    /// The blocks that may hold something wanted; none means all of them. A damaged index is no reason to
+    /// miss events: then all blocks are read.
+    pub(super) fn candidates(
+        &self,
+        packed: &PackedFold,
+        directory: &Directory,
+        wanted: &Wanted<'_>,
+    ) -> Result<Option<Blocks>, Trouble> {
+        let mut found: Option<Blocks> = None;
+        let mut narrow = |blocks: Option<Blocks>| match (&mut found, blocks) {
+            (_, None) => {}
+            (Some(found), Some(blocks)) => found.keep(&blocks),
+            (found, Some(blocks)) => *found = Some(blocks),
+        };
+        if let Some(wishes) = wanted.interest.and_then(terms_of) {
+            narrow(self.union(packed, directory, &wishes)?);
+        }
+        let filter = wanted.filter;
+        if !filter.events.is_empty() && filter.events.len() <= MOST_TERMS {
+            let names = filter.events.iter().map(terms::name).chain([terms::stubs()]);
+            narrow(self.union(packed, directory, &names.map(Wish::Exactly).collect::<Vec<_>>())?);
+        }
+        for (name, value) in &filter.tags {
+            let tags = [terms::tag(name, value), terms::stubs()];
+            narrow(self.union(packed, directory, &tags.map(Wish::Exactly))?);
+        }
+        Ok(found)
+    }
+
+    /// How often a channel occurs in each block of a fold, in order; stubs count too. None if the index is
+    /// damaged.
+    pub(super) fn postings_of(
+        &self,
+        packed: &PackedFold,
+        directory: &Directory,
+        channel: &Channel,
+    ) -> Result<Option<Vec<Posting>>, Trouble> {
+        let term = terms::channel(channel);
+        let mut found = Vec::new();
+        let Some(page) = page_of(directory, &term) else { return Ok(Some(found)) };
+        let Some(page) = self.page(packed, page)? else { return Ok(None) };
+        let mut whole = true;
+        let scanned = terms::scan(&page, |at, postings| {
+            if at == &term[..] {
+                whole = postings.for_each(|posting| found.push(posting)).is_ok();
+            }
+            at < &term[..]
+        });
+        Ok((whole && scanned.is_ok()).then_some(found))
+    }
+
+    /// The blocks of any of these terms. None if that cannot be told.
+    fn union(
+        &self,
+        packed: &PackedFold,
+        directory: &Directory,
+        terms: &[Wish],
+    ) -> Result<Option<Blocks>, Trouble> {
+        let mut blocks = Blocks::none(directory.blocks.len());
+        for wish in terms {
+            let (term, exact) = match wish {
+                Wish::Exactly(term) => (term, true),
+                Wish::BeginningWith(term) => (term, false),
+            };
+            if !self.add_matching(packed, directory, term, exact, &mut blocks)? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(blocks))
+    }
+
+    /// Adds the blocks of a term, or of all that begin with it. False if that cannot be told.
+    fn add_matching(
+        &self,
+        packed: &PackedFold,
+        directory: &Directory,
+        wanted: &[u8],
+        exact: bool,
+        blocks: &mut Blocks,
+    ) -> Result<bool, Trouble> {
+        // A prefix before all terms may still begin those of the first page.
+        let start = page_of(directory, wanted).unwrap_or(0);
+        for number in start..directory.pages.len() {
+            if number > start && !directory.pages[number].starts_with(wanted) {
+                break;
+            }
+            if number - start >= MOST_PAGES {
+                return Ok(false);
+            }
+            let Some(page) = self.page(packed, number)? else { return Ok(false) };
+            let mut whole = true;
+            let scanned = terms::scan(&page, |term, postings| {
+                let fits = if exact { term == wanted } else { term.starts_with(wanted) };
+                if fits {
+                    whole &= postings.for_each(|posting| blocks.add(posting.block)).is_ok();
+                }
+                fits && !exact || term < wanted
+            });
+            if !whole || scanned.is_err() {
+                return Ok(false);
+            }
+            if exact {
+                break;
+            }
+        }
+        Ok(true)
+    }
+
+    /// A page of terms. None if it is damaged.
+    fn page(&self, packed: &PackedFold, number: usize) -> Result<Option<Arc<Vec<u8>>>, Trouble> {
+        let key = (packed.generation.number, packed.fold.first.0, Kind::Terms, number as u32);
+        if let Some(known) = self.pages.get(&key) {
+            return Ok(Some(known));
+        }
+        let Some(page) = packed.generation.get(packed.fold.first.0, Kind::Terms, number as u32)? else {
+            self.note_damage(packed, "the index of a part of the log");
+            return Ok(None);
+        };
+        let page = Arc::new(page);
+        self.pages.put(key, page.clone(), page.len() + 64);
+        Ok(Some(page))
+    }
+
+    fn note_damage(&self, packed: &PackedFold, what: &str) {
+        self.counters.damaged.fetch_add(1, Ordering::Relaxed);
+        // Once for each fold: a thousand damaged blocks are one piece of news.
+        if packed.generation.note_damage(packed.fold.first.0) {
+            tracing::error!(
+                path = %packed.generation.path().display(),
+                first = packed.fold.first.0,
+                "{what} is damaged and is passed over"
+            );
+        }
+    }
+}
+
+/// The page in which a term is, if it is anywhere.
+fn page_of(directory: &Directory, term: &[u8]) -> Option<usize> {
+    directory.pages.partition_point(|first| first[..] <= *term).checked_sub(1)
+}
+
+/// The terms that select what an interest wants, if they select enough to be worth it.
+fn terms_of(interest: &Interest) -> Option<Vec<Wish>> {
+    if interest.len() > MOST_TERMS {
+        return None;
+    }
+    let mut wishes: Vec<_> = interest.channels().map(terms::channel).map(Wish::Exactly).collect();
+    for pattern in interest.patterns() {
+        let Pattern::Wild(wild) = pattern else { continue };
+        let prefix = wild.literal_prefix();
+        let last = wild.as_str().rsplit('.').next().unwrap_or("");
+        wishes.push(if !prefix.is_empty() {
+            Wish::BeginningWith(terms::channel_prefix(prefix))
+        } else if !matches!(last, "*" | ">") {
+            Wish::Exactly(terms::last_token(last))
+        } else {
+            return None;
+        });
+    }
+    Some(wishes)
+}

@@ -1,0 +1,85 @@
+//! Giving disk space back: the oldest generations when the log takes too much, and those whose every event
+//! has ceased to be kept.
+
+use super::directory;
+use super::generation::Generation;
+use super::liveness::unix_ms;
+use super::{Shared, lock};
+use crate::event::UnixMs;
+use std::fs;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// A journal is packed at least this often, however little there is in it, so that its events can expire.
+const SHORTEST_SEAL: Duration = Duration::from_secs(60);
+
+impl Shared {
+    /// Seals a journal that grew old, so that time limits are kept on the disk also when little is published.
+    pub(super) fn seal_if_old(&self) {
+        let oldest = (self.options.ttl / 4).max(SHORTEST_SEAL);
+        let mut writer = lock(&self.writer);
+        if writer.active.as_ref().is_some_and(|active| active.table.created.elapsed() >= oldest) {
+            self.seal(&mut writer);
+        }
+    }
+
+    /// Removes generations: those without a living event, and the oldest while the log with `room` more
+    /// bytes would take more than its limit.
+    pub(super) fn expire(&self, room: u64) -> io::Result<()> {
+        let now = unix_ms();
+        for generation in self.view().generations.clone() {
+            if self.is_all_expired(&generation, now) {
+                self.remove_generation(&generation)?;
+            }
+        }
+        loop {
+            let used = self.measure();
+            if used.saturating_add(room.min(self.options.max_bytes / 4)) <= self.options.max_bytes {
+                return Ok(());
+            }
+            if let Some(aside) = self.oldest_aside() {
+                tracing::warn!(path = %aside.display(), "a damaged part that was put aside is removed: the log takes too much of the disk");
+                directory::remove(&aside)?;
+                continue;
+            }
+            let Some(oldest) = self.view().generations.first().cloned() else { return Ok(()) };
+            self.remove_generation(&oldest)?;
+        }
+    }
+
+    fn is_all_expired(&self, generation: &Arc<Generation>, now: UnixMs) -> bool {
+        let ttl = self.options.ttl.as_millis() as u64;
+        let view = self.view();
+        let mut folds = view.folds_of(generation).peekable();
+        folds.peek().is_some()
+            && folds.all(|packed| {
+                packed.fold.max_expiry <= now || packed.fold.max_time.saturating_add(ttl) <= now
+            })
+    }
+
+    /// What the directory takes on the disk.
+    pub(super) fn measure(&self) -> u64 {
+        let dir = self.directory.path();
+        let view = self.view();
+        let mut bytes: u64 = view.generations.iter().map(|generation| generation.disk_bytes()).sum();
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            // Generations are measured when they change: there may be thousands of files in them.
+            if !name.to_string_lossy().starts_with(super::generation::PREFIX) {
+                bytes += directory::disk_use(&entry.path());
+            }
+        }
+        self.counters.disk_bytes.store(bytes, Ordering::Relaxed);
+        bytes
+    }
+
+    fn oldest_aside(&self) -> Option<std::path::PathBuf> {
+        let names = self.directory.names().ok()?;
+        names
+            .iter()
+            .find(|name| name.starts_with("quarantined-"))
+            .map(|name| self.directory.path().join(name))
+    }
+}

@@ -1,0 +1,6 @@
+//! The log as a whole, on real files.
+
+mod damage;
+mod life;
+mod model;
+mod retention;
