@@ -8,3 +8,6 @@ pub mod event;
 
 // What the operator decides.
 pub mod config;
+
+// What the operator types.
+pub mod cli;
