@@ -56,6 +56,15 @@ pub struct BenchArgs {
 
 /// Puts on the load and prints what came of it.
 pub(super) async fn run(args: BenchArgs) -> Result<(), CliError> {
+    let report = measure(args).await?;
+    output::lines(report.lines())?;
+    match report.error {
+        Some(error) if report.publish.total() == 0 => Err(error),
+        _ => Ok(()),
+    }
+}
+
+async fn measure(args: BenchArgs) -> Result<Report, CliError> {
     let app = NodeAddress::resolve(args.app.clone(), args.config.clone(), |config| &config.app.listen)?;
     let client =
         NodeAddress::resolve(args.client.clone(), args.config.clone(), |config| &config.client.listen)?;
@@ -95,11 +104,7 @@ pub(super) async fn run(args: BenchArgs) -> Result<(), CliError> {
         report.delivery.merge(&result.latencies);
         report.cut_off += u64::from(result.cut_off);
     }
-    output::lines(report.lines())?;
-    match report.error {
-        Some(error) if report.publish.total() == 0 => Err(error),
-        _ => Ok(()),
-    }
+    Ok(report)
 }
 
 async fn connect(address: &NodeAddress, channel: &str, clients: usize) -> Result<Vec<Subscriber>, CliError> {
@@ -191,24 +196,4 @@ fn latencies(histogram: &Histogram) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_report_counts_what_was_lost() {
-        let mut report = Report {
-            clients: 2,
-            publishing: Duration::from_secs(2),
-            delivering: Duration::from_secs(2),
-            ..Report::default()
-        };
-        (0..10).for_each(|_| report.publish.record(Duration::from_millis(1)));
-        (0..18).for_each(|_| report.delivery.record(Duration::from_millis(2)));
-        let lines = report.lines();
-        assert_eq!(lines[0], "published  10 events, 5/s, 0 refused");
-        assert_eq!(lines[1], "delivered  18 of 20, 9/s to 2 clients");
-        assert!(lines[2].starts_with("publish    p50 1.0"), "{}", lines[2]);
-        assert_eq!(lines[4], "lost       2");
-        assert_eq!(lines.len(), 5);
-    }
-}
+mod tests;
