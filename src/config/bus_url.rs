@@ -59,6 +59,8 @@ impl fmt::Display for BusUrlError {
     }
 }
 
+impl std::error::Error for BusUrlError {}
+
 written_as_text!(BusUrl);
 
 /// A URL as it may be shown: what stands before `@` is `***`.

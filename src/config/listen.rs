@@ -95,6 +95,8 @@ impl fmt::Display for ListenAddressError {
     }
 }
 
+impl std::error::Error for ListenAddressError {}
+
 /// Who may open a unix socket: the permission bits of the file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SocketMode(pub u32);
@@ -126,6 +128,8 @@ impl fmt::Display for SocketModeError {
         write!(f, "{:?} is not a file mode; write three octal digits, such as \"0660\"", self.0)
     }
 }
+
+impl std::error::Error for SocketModeError {}
 
 written_as_text!(ListenAddress, SocketMode);
 

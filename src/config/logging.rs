@@ -45,6 +45,8 @@ impl fmt::Display for LogFormatError {
     }
 }
 
+impl std::error::Error for LogFormatError {}
+
 /// Which log lines are written: a level, or directives such as `info,sidewire::log=debug`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LogFilter(String);
@@ -91,6 +93,8 @@ impl fmt::Display for LogFilterError {
         )
     }
 }
+
+impl std::error::Error for LogFilterError {}
 
 written_as_text!(LogFormat, LogFilter);
 

@@ -52,6 +52,8 @@ impl fmt::Display for LogSyncError {
     }
 }
 
+impl std::error::Error for LogSyncError {}
+
 written_as_text!(LogSync);
 
 #[cfg(test)]

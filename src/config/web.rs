@@ -50,6 +50,8 @@ impl fmt::Display for HostNameError {
     }
 }
 
+impl std::error::Error for HostNameError {}
+
 /// Whose pages may talk to the client listener.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum AllowedOrigin {
@@ -117,6 +119,8 @@ impl fmt::Display for AllowedOriginError {
         )
     }
 }
+
+impl std::error::Error for AllowedOriginError {}
 
 written_as_text!(HostName, AllowedOrigin);
 
