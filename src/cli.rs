@@ -3,12 +3,15 @@
 mod address;
 mod bench;
 mod check_config;
+mod echo;
 mod error;
 mod health;
 mod history;
 mod http;
+mod log;
 mod output;
 mod publish;
+mod run;
 mod subscribe;
 mod time;
 mod websocket;
@@ -168,6 +171,24 @@ pub struct EchoArgs {
     /// Where it listens
     #[arg(long, value_name = "ADDRESS")]
     pub listen: ListenAddress,
+}
+
+impl Cli {
+    /// Does what was asked for.
+    pub fn execute(self) -> ExitCode {
+        match self.command {
+            Command::Run(args) => run::run(args.sources()),
+            Command::Log(command) => log::run(command),
+            Command::Echo(args) => echo::run(&args.listen),
+            Command::Tool(tool) => match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+                Ok(runtime) => runtime.block_on(tool.execute()),
+                Err(error) => {
+                    eprintln!("cannot start: {error}");
+                    ExitCode::FAILURE
+                }
+            },
+        }
+    }
 }
 
 /// Reads the command line. A wrong one is told on standard error and ends the process with code 2.

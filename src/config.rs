@@ -222,6 +222,7 @@ impl Config {
             ("log.ttl", self.log.ttl),
             ("bus.publish_timeout", self.bus.publish_timeout),
             ("bus.probe_interval", self.bus.probe_interval),
+            ("queue.max_age", self.queue.max_age),
             ("limits.header_timeout", self.limits.header_timeout),
             ("limits.body_timeout", self.limits.body_timeout),
         ] {
@@ -234,14 +235,11 @@ impl Config {
             ("queue.max_bytes", self.queue.max_bytes),
             ("limits.message_bytes", self.limits.message_bytes),
             ("limits.event_bytes", self.limits.event_bytes),
+            ("limits.body_bytes", self.limits.body_bytes),
         ] {
             if size.0 == 0 {
                 reader.refuse(key, "cannot be zero; write a size such as \"1MiB\"");
             }
-        }
-        if self.limits.event_bytes > self.limits.body_bytes {
-            let least = self.limits.event_bytes;
-            reader.refuse("limits.body_bytes", format!("must hold one event; write at least \"{least}\""));
         }
         if self.limits.subscriptions == 0 {
             reader.refuse("limits.subscriptions", "leaves clients nothing to subscribe to; write at least 1");

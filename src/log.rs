@@ -114,10 +114,9 @@ impl Log {
         if ttl == Ttl::Live || rule.is_some_and(|rule| !rule.store) {
             return Expiry::Live;
         }
-        let most = options.ttl.as_millis() as u64;
-        let by_rule = rule.and_then(|rule| rule.ttl).map_or(most, |ttl| ttl.as_millis() as u64);
+        let by_rule = rule.and_then(|rule| rule.ttl).unwrap_or(options.ttl).as_millis() as u64;
         let kept = if let Ttl::Ms(asked) = ttl { asked } else { by_rule };
-        match kept.min(most) {
+        match kept {
             0 => Expiry::Live,
             kept => Expiry::At(now.saturating_add(kept)),
         }
@@ -220,7 +219,10 @@ impl Log {
 
     /// Hands every kept event to `each`, in order, and says how many there were. No process may have the log
     /// open; nothing in it changes.
-    pub fn export(dir: &Path, each: &mut dyn FnMut(&Event) -> io::Result<()>) -> Result<u64, ExportError> {
+    pub fn export(
+        dir: &Path,
+        each: &mut dyn FnMut(Epoch, &Event) -> io::Result<()>,
+    ) -> Result<u64, ExportError> {
         verify::export(dir, each)
     }
 

@@ -20,6 +20,7 @@ mod one_way;
 mod outlet;
 mod poll;
 mod publish;
+mod rate;
 mod registry;
 mod request;
 mod request_subscription;

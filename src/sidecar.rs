@@ -74,7 +74,11 @@ impl Sidecar {
             .await
             .map_err(|_| StartError::Threads(io::Error::other("the thread that opens the log ended")))?
             .map_err(StartError::Log)?;
-        let inflow = Arc::new(Inflow::new(config.queue.max_bytes.0 as usize, log.next_position()));
+        let inflow = Arc::new(Inflow::new(
+            config.queue.max_bytes.as_usize(),
+            config.queue.max_age,
+            log.next_position(),
+        ));
         let bus: Arc<dyn Bus> = Arc::new(Memory::new(inflow.clone()));
         let hub = Hub::new(log.head(), RingLimits::default());
         let policy = match config.log.sync {

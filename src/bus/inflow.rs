@@ -1,11 +1,11 @@
-//! The queue between the bus and the replica: bounded by bytes, taken in groups of whatever is waiting.
+//! The queue between the bus and the replica: bounded by bytes and age, taken in groups of whatever is waiting.
 
 use super::{Refused, Stamped};
 use crate::event::{Event, Position};
 use crate::publish::Slot;
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// What comes to the replica, in order.
@@ -23,11 +23,21 @@ pub enum Arriving {
     Probe(oneshot::Sender<()>),
 }
 
+impl Arriving {
+    fn accepted(&self) -> Option<Instant> {
+        match self {
+            Self::Event { accepted, .. } => Some(*accepted),
+            Self::Probe(_) => None,
+        }
+    }
+}
+
 /// The queue. Many may push; one thread takes.
 pub struct Inflow {
     state: Mutex<State>,
     filled: Condvar,
     max_bytes: usize,
+    max_age: Duration,
 }
 
 struct State {
@@ -43,7 +53,7 @@ const MAX_PROBES: usize = 16;
 
 impl Inflow {
     /// An empty queue that numbers events from `next` on.
-    pub fn new(max_bytes: usize, next: Position) -> Self {
+    pub fn new(max_bytes: usize, max_age: Duration, next: Position) -> Self {
         Self {
             state: Mutex::new(State {
                 queue: VecDeque::new(),
@@ -54,6 +64,7 @@ impl Inflow {
             }),
             filled: Condvar::new(),
             max_bytes,
+            max_age,
         }
     }
 
@@ -67,7 +78,9 @@ impl Inflow {
             return Err(Refused::Closed);
         }
         // An empty queue takes any request, so that one that is larger than the bound is not refused for ever.
-        if state.bytes + bytes > self.max_bytes && state.bytes > 0 {
+        let oldest = state.queue.iter().find_map(Arriving::accepted);
+        let late = oldest.is_some_and(|oldest| accepted.saturating_duration_since(oldest) > self.max_age);
+        if late || (state.bytes + bytes > self.max_bytes && state.bytes > 0) {
             return Err(Refused::QueueFull);
         }
         state.bytes += bytes;

@@ -12,7 +12,7 @@ use tracing_subscriber::{EnvFilter, fmt, reload};
 const BLOCKING_THREADS: usize = 16;
 
 /// Runs a node until it is told to stop.
-pub fn run(sources: Sources) -> ExitCode {
+pub(super) fn run(sources: Sources) -> ExitCode {
     let config = match Config::load(sources.clone()) {
         Ok(config) => config,
         Err(error) => {

@@ -128,6 +128,8 @@ section! {
     QueueConfig = "queue" {
         /// How much memory they take at most; beyond it a publish is answered 503 `queue_full`.
         max_bytes: ByteSize,
+        /// How long the oldest of them may wait; beyond it the same.
+        max_age: Duration,
     }
 }
 
@@ -138,6 +140,8 @@ section! {
         connections: Option<NonZeroUsize>,
         /// Client connections from one IP address; `None` is no limit.
         connections_per_ip: Option<NonZeroUsize>,
+        /// New client connections a second from one IP address, with bursts of twice as many; `None` is no limit.
+        handshakes_per_ip: Option<NonZeroU32>,
         /// Subscriptions of one connection.
         subscriptions: usize,
         /// A message from a WebSocket client.

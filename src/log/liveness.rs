@@ -14,7 +14,6 @@ pub(super) struct Liveness<'a> {
     shared: &'a Shared,
     view: Arc<View>,
     now: UnixMs,
-    ttl_ms: u64,
     deletions: Arc<Deletions>,
     has_limits: bool,
     /// The floors of channels that were met.
@@ -28,7 +27,6 @@ impl<'a> Liveness<'a> {
             shared,
             view,
             now: unix_ms(),
-            ttl_ms: shared.options.ttl.as_millis() as u64,
             deletions: shared.deletions(),
             has_limits: shared.options.rules.iter().any(|rule| rule.max_events.is_some()),
             floors: HashMap::default(),
@@ -37,9 +35,7 @@ impl<'a> Liveness<'a> {
 
     /// Whether the event still counts.
     pub(super) fn is_alive(&mut self, event: &Event) -> bool {
-        // The second test is for a limit that was lowered since the event came.
         !event.is_expired(self.now)
-            && event.time.saturating_add(self.ttl_ms) > self.now
             && !self.deletions.cover(event)
             && (!self.has_limits || event.position >= self.floor(&event.channel))
     }

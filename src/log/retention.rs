@@ -50,13 +50,9 @@ impl Shared {
     }
 
     fn is_all_expired(&self, generation: &Arc<Generation>, now: UnixMs) -> bool {
-        let ttl = self.options.ttl.as_millis() as u64;
         let view = self.view();
         let mut folds = view.folds_of(generation).peekable();
-        folds.peek().is_some()
-            && folds.all(|packed| {
-                packed.fold.max_expiry <= now || packed.fold.max_time.saturating_add(ttl) <= now
-            })
+        folds.peek().is_some() && folds.all(|packed| packed.fold.max_expiry <= now)
     }
 
     /// What the directory takes on the disk.

@@ -9,7 +9,7 @@ use super::packed::PackedFold;
 use super::view::Source;
 use super::walk::{Walk, Wanted};
 use super::{Access, LogOptions, OpenError, ReadError, Shared, block, compaction, terms};
-use crate::event::{Event, Filter, Position};
+use crate::event::{Epoch, Event, Filter, Position};
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -178,7 +178,10 @@ impl VerifyReport {
 }
 
 /// See [`super::Log::export`].
-pub(super) fn export(dir: &Path, each: &mut dyn FnMut(&Event) -> io::Result<()>) -> Result<u64, ExportError> {
+pub(super) fn export(
+    dir: &Path,
+    each: &mut dyn FnMut(Epoch, &Event) -> io::Result<()>,
+) -> Result<u64, ExportError> {
     must_exist(dir).map_err(ExportError::Open)?;
     let mut options = LogOptions::new(dir);
     // Each event's own expiry holds; the configuration is not known here.
@@ -190,7 +193,7 @@ pub(super) fn export(dir: &Path, each: &mut dyn FnMut(&Event) -> io::Result<()>)
     let (mut at, mut count) = (Position::ZERO, 0);
     while let Some(step) = walk.forward(at, end).map_err(ExportError::Read)? {
         for event in &step.events {
-            each(event).map_err(ExportError::Write)?;
+            each(shared.meta.epoch, event).map_err(ExportError::Write)?;
             count += 1;
         }
         at = step.reached;

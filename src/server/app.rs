@@ -31,7 +31,7 @@ impl App {
         let segments: Vec<&str> = path.split('/').skip(1).collect();
         match (&method, &*segments) {
             (&Method::POST, ["v1", "publish"]) => publish::publish(&self.node, request).await,
-            (&Method::POST, ["v1", "channels", channel]) => {
+            (&Method::POST, ["v1", "channels", channel]) if !channel.is_empty() => {
                 publish::publish_raw(&self.node, path_channel(channel)?.as_str(), request).await
             }
             (&Method::GET, ["v1", "events"]) => history::events(&self.node, request.uri().query(), None).await,
@@ -41,7 +41,8 @@ impl App {
                 history::last(&self.node, path_channel(channel)?, request.uri().query()).await
             }
             (&Method::POST, ["v1", "disconnect"]) => self.disconnect(request).await,
-            (_, ["v1", "publish" | "disconnect"] | ["v1", "channels", _]) => {
+            (_, ["v1", "publish" | "disconnect"]) => Err(ApiError::method_not_allowed("POST")),
+            (_, ["v1", "channels", channel]) if !channel.is_empty() => {
                 Err(ApiError::method_not_allowed("POST"))
             }
             (_, ["v1", "events"]) => Err(ApiError::method_not_allowed("GET, DELETE")),

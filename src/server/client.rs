@@ -5,7 +5,7 @@ use super::error::ApiError;
 use super::host::{Origin, allow_origin};
 use super::node::{Node, Settings};
 use super::one_way::{self, Kind};
-use super::registry::{Admission, Refused};
+use super::registry::{Admission, AdmissionLimits, Refused};
 use super::request::{Parameters, path_channel};
 use super::request_subscription::{Asked, Format};
 use super::{history, poll, websocket};
@@ -51,6 +51,7 @@ impl Client {
             }
         };
         allow_origin(response.headers_mut(), &origin);
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         Reply::Http(response)
     }
 
@@ -184,13 +185,23 @@ impl Client {
     }
 
     fn admit(&self, peer: Peer, settings: &Settings) -> Result<Admission, ApiError> {
-        let (total, per_ip) = (settings.connections, settings.connections_per_ip);
-        self.node.registry.admit(peer.peer_ip, total, per_ip).map_err(|refused| {
+        let limits = AdmissionLimits {
+            total: settings.connections,
+            per_ip: settings.connections_per_ip,
+            handshakes_per_ip: settings.handshakes_per_ip,
+        };
+        self.node.registry.admit(peer.peer_ip, limits).map_err(|refused| {
             match refused {
                 Refused::Full => ApiError::unavailable(
                     "unavailable",
                     "this node has as many clients as `limits.connections` allows: try again later",
                 ),
+                Refused::TooOften => ApiError::new(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "rate_limited",
+                    "this address connects too often: wait, or raise `limits.handshakes_per_ip`",
+                )
+                .with_header(header::RETRY_AFTER, HeaderValue::from_static("1")),
                 Refused::AddressFull => ApiError::new(
                     StatusCode::TOO_MANY_REQUESTS,
                     "rate_limited",

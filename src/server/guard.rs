@@ -218,7 +218,7 @@ pub fn raw_error(status: &str, code: &str, message: &str) -> Vec<u8> {
 }
 
 /// Looks for what makes request smuggling possible (RFC 9112, section 11.2): a line that ends in a bare line
-/// feed, a second `Content-Length`, and `Content-Length` together with `Transfer-Encoding`. What it finds it
+/// feed, a second `Content-Length` or `Transfer-Encoding`, and both of them together. What it finds it
 /// overwrites with a NUL, which no parser takes.
 #[derive(Default)]
 struct HeadScanner {
@@ -281,8 +281,8 @@ impl HeadScanner {
                 again || self.transfer_encoding
             }
             Some(b"transfer-encoding:") => {
-                self.transfer_encoding = true;
-                self.content_length
+                let again = std::mem::replace(&mut self.transfer_encoding, true);
+                again || self.content_length
             }
             _ => false,
         }

@@ -74,6 +74,8 @@ pub struct Settings {
     pub connections: usize,
     /// Clients from one address; 0 for no limit.
     pub connections_per_ip: usize,
+    /// New clients a second from one address; zero for no limit.
+    pub handshakes_per_ip: u32,
     /// Messages a second from a client; zero for no limit.
     pub messages_per_second: u32,
     /// How often the bus is probed.

@@ -1,6 +1,7 @@
 //! The open client connections, so that they can be closed one by one or all together, and counted.
 
 use super::close::CloseReason;
+use super::rate::Rate;
 use crate::event::ConnectionId;
 use futures_util::task::AtomicWaker;
 use std::collections::HashMap;
@@ -8,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// All open client connections of this node.
 pub struct Registry {
@@ -17,6 +18,7 @@ pub struct Registry {
     serial: AtomicU64,
     handles: Mutex<HashMap<u64, Arc<Handle>, foldhash::fast::RandomState>>,
     by_ip: Mutex<HashMap<IpAddr, usize, foldhash::fast::RandomState>>,
+    handshakes: Mutex<HashMap<IpAddr, Rate, foldhash::fast::RandomState>>,
     open: AtomicUsize,
 }
 
@@ -91,6 +93,21 @@ impl Drop for Admission {
     }
 }
 
+/// Most addresses whose handshakes are counted. Beyond it the quiet ones are forgotten, and if none is quiet
+/// all are: a flood from many addresses must not take memory.
+const MAX_ADDRESSES: usize = 10_000;
+
+/// What admits connections; 0 stands for no limit.
+#[derive(Clone, Copy, Debug)]
+pub struct AdmissionLimits {
+    /// Connections in all.
+    pub total: usize,
+    /// Connections from one address.
+    pub per_ip: usize,
+    /// New ones a second from one address.
+    pub handshakes_per_ip: u32,
+}
+
 /// Why a connection is not admitted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refused {
@@ -98,6 +115,8 @@ pub enum Refused {
     Full,
     /// The address has all it may have.
     AddressFull,
+    /// The address connects too often.
+    TooOften,
 }
 
 impl Registry {
@@ -108,6 +127,7 @@ impl Registry {
             serial: AtomicU64::new(1),
             handles: Mutex::default(),
             by_ip: Mutex::default(),
+            handshakes: Mutex::default(),
             open: AtomicUsize::new(0),
         })
     }
@@ -117,26 +137,40 @@ impl Registry {
         &self.node
     }
 
-    /// Admits a connection within the limits; 0 means no limit.
+    /// Admits a connection within the limits.
     pub fn admit(
         self: &Arc<Self>,
         ip: Option<IpAddr>,
-        most: usize,
-        most_per_ip: usize,
+        limits: AdmissionLimits,
     ) -> Result<Admission, Refused> {
-        if most > 0 && self.open.load(Ordering::Relaxed) >= most {
+        if limits.total > 0 && self.open.load(Ordering::Relaxed) >= limits.total {
             return Err(Refused::Full);
         }
         if let Some(ip) = ip {
+            if limits.handshakes_per_ip > 0 && !self.may_connect(ip, limits.handshakes_per_ip) {
+                return Err(Refused::TooOften);
+            }
             let mut by_ip = self.by_ip();
             let count = by_ip.entry(ip).or_insert(0);
-            if most_per_ip > 0 && *count >= most_per_ip {
+            if limits.per_ip > 0 && *count >= limits.per_ip {
                 return Err(Refused::AddressFull);
             }
             *count += 1;
         }
         self.open.fetch_add(1, Ordering::Relaxed);
         Ok(Admission { registry: self.clone(), ip })
+    }
+
+    fn may_connect(&self, ip: IpAddr, per_second: u32) -> bool {
+        let now = Instant::now();
+        let mut handshakes = self.handshakes.lock().unwrap_or_else(PoisonError::into_inner);
+        if handshakes.len() >= MAX_ADDRESSES && !handshakes.contains_key(&ip) {
+            handshakes.retain(|_, rate| !rate.is_full(now));
+            if handshakes.len() >= MAX_ADDRESSES {
+                handshakes.clear();
+            }
+        }
+        handshakes.entry(ip).or_insert_with(|| Rate::new(per_second, now)).take(now)
     }
 
     /// Enters a client.

@@ -1,6 +1,5 @@
 //! WebSocket clients: the handshake, then one small task for each.
 
-mod rate;
 mod session;
 
 use super::connection::Takeover;

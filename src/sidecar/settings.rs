@@ -25,13 +25,17 @@ pub(super) fn settings(config: &Config) -> Settings {
         sse_heartbeat: client.sse_heartbeat,
         stall_timeout: client.stall_timeout,
         idle_timeout: client.idle_timeout,
-        intake: IntakeLimits { event_bytes: limits.event_bytes.0 as usize, ..IntakeLimits::default() },
+        intake: IntakeLimits {
+            event_bytes: limits.event_bytes.0.min(limits.body_bytes.0) as usize,
+            ..IntakeLimits::default()
+        },
         body_bytes: limits.body_bytes.0 as usize,
         body_timeout: limits.body_timeout,
         subscriptions: limits.subscriptions,
         message_bytes: limits.message_bytes.0 as usize,
         connections: limits.connections.map_or(0, |most| most.get()),
         connections_per_ip: limits.connections_per_ip.map_or(0, |most| most.get()),
+        handshakes_per_ip: limits.handshakes_per_ip.map_or(0, |most| most.get()),
         messages_per_second: limits.messages_per_second.map_or(0, |most| most.get()),
         probe_interval: config.bus.probe_interval,
     }

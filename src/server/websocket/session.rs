@@ -1,6 +1,5 @@
 //! One WebSocket client: what it says, what it is told, and its events.
 
-use super::rate::Rate;
 use crate::codec::{
     self,
     ClientMessage, ClientMessageError, Encoding, Framing, MessageId, Resume, ServerMessage, Shown,
@@ -12,6 +11,7 @@ use crate::server::close::CloseReason;
 use crate::server::history::blocking;
 use crate::server::node::Node;
 use crate::server::outlet::{Halt, Outlet};
+use crate::server::rate::Rate;
 use crate::server::registry::{Admission, Registration};
 use crate::server::request_subscription::Asked;
 use crate::server::stream::Stream;
@@ -209,7 +209,9 @@ impl Session {
             if self.outlet.stalled_for() >= settings.stall_timeout {
                 return Poll::Ready(End::Close(CloseReason::TooSlow));
             }
-            if settings.idle_timeout.is_some_and(|most| self.heard.elapsed() >= most) {
+            // A client that does not read gets no ping either, and is told apart by the stall above.
+            let quiet = settings.idle_timeout.is_some_and(|most| self.heard.elapsed() >= most);
+            if quiet && self.outlet.stalled_for().is_zero() {
                 return Poll::Ready(End::Close(CloseReason::Idle));
             }
             heartbeat.as_mut().reset(Instant::now() + settings.heartbeat.unwrap_or(CHECK_INTERVAL));

@@ -1,8 +1,9 @@
-//! How many messages a client may send.
+//! How often something may be done.
 
 use std::time::Instant;
 
 /// A token bucket: so many a second, twice as many at once.
+#[derive(Debug)]
 pub(super) struct Rate {
     per_second: u32,
     tokens: f32,
@@ -13,6 +14,12 @@ impl Rate {
     /// A full bucket; zero a second means no limit.
     pub(super) fn new(per_second: u32, now: Instant) -> Self {
         Self { per_second, tokens: per_second as f32 * 2.0, refilled: now }
+    }
+
+    /// Whether nothing was taken of late.
+    pub(super) fn is_full(&self, now: Instant) -> bool {
+        let rate = self.per_second as f32;
+        self.tokens + now.saturating_duration_since(self.refilled).as_secs_f32() * rate >= rate * 2.0
     }
 
     /// Takes one; false when there is none.
