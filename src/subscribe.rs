@@ -371,3 +371,6 @@ enum Live {
     Behind,
 }
 
+
+#[cfg(test)]
+mod tests;

@@ -10,12 +10,12 @@ use std::process::ExitCode;
 
 /// Runs the command.
 pub(super) fn run(command: LogCommand) -> ExitCode {
-    let (what, args): (fn(&Path) -> Result<(), Failure>, _) = match command {
-        LogCommand::Stats(args) => (stats, args),
-        LogCommand::Verify(args) => (verify, args),
-        LogCommand::Export(args) => (export, args),
+    let result = match command {
+        LogCommand::Stats(args) => directory(args.sources()).and_then(|path| stats(&path)),
+        LogCommand::Verify(args) => directory(args.sources()).and_then(|path| verify(&path)),
+        LogCommand::Export(args) => directory(args.sources()).and_then(|path| export(&path)),
     };
-    match directory(args.sources()).and_then(|directory| what(&directory)) {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read the output has gone: nothing is wrong.
         Err(Failure::Output(error)) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,

@@ -240,7 +240,6 @@ fn values_that_do_not_go_together_are_refused() {
         ("client.idle_timeout = '30s'", "write at least \"50s\""),
         ("client.heartbeat = '0s'", "client.idle_timeout: would cut off"),
         ("log.ttl = '0s'", "cannot be zero"),
-        ("limits.event_bytes = '9MiB'", "limits.body_bytes: must hold one event; write at least \"9MiB\""),
         ("limits.subscriptions = 0", "at least 1"),
         (
             "client.routes = [{path = '/a/{x}', channel = 'a'}, {path = '/a/{y}', channel = 'b'}]",

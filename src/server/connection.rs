@@ -30,7 +30,7 @@ pub enum Reply {
 }
 
 /// Takes over a socket. Called within the runtime; spawns what it needs.
-pub type Takeover = Box<dyn FnOnce(Stream, Bytes) + Send>;
+pub(super) type Takeover = Box<dyn FnOnce(Stream, Bytes) + Send>;
 
 impl From<ApiError> for Reply {
     fn from(error: ApiError) -> Self {
@@ -45,7 +45,7 @@ pub trait Handler: Send + Sync + 'static {
 }
 
 /// A future on the heap.
-pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+pub(super) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Who is at the other end.
 #[derive(Clone, Copy, Debug)]
@@ -76,7 +76,7 @@ const LINGER: Duration = Duration::from_secs(1);
 type Slot = Arc<Mutex<Option<Takeover>>>;
 
 /// Serves one connection to its end.
-pub async fn serve<H: Handler>(
+pub(super) async fn serve<H: Handler>(
     stream: Stream,
     handler: Arc<H>,
     limits: ConnectionLimits,

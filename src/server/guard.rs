@@ -12,7 +12,7 @@ use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// What the connection's driver and its requests know of the socket.
-pub struct GuardState {
+pub(super) struct GuardState {
     opened: Instant,
     /// A request is being handled: what comes in is its body.
     in_request: AtomicBool,
@@ -25,7 +25,7 @@ pub struct GuardState {
 
 impl GuardState {
     /// For a connection that opens now.
-    pub fn new() -> Arc<Self> {
+    pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             opened: Instant::now(),
             in_request: AtomicBool::new(false),
@@ -36,20 +36,20 @@ impl GuardState {
     }
 
     /// A head was read; what follows is its body.
-    pub fn request_begins(&self) {
+    pub(super) fn request_begins(&self) {
         self.in_request.store(true, Ordering::Relaxed);
         self.head_started_ms.store(0, Ordering::Relaxed);
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The body was read and the answer is ready; what follows is the next head.
-    pub fn request_ends(&self) {
+    pub(super) fn request_ends(&self) {
         self.in_request.store(false, Ordering::Relaxed);
         self.idle_since_ms.store(self.elapsed_ms(), Ordering::Relaxed);
     }
 
     /// How long the client has owed something, if it owes anything.
-    pub fn owes(&self) -> Owes {
+    pub(super) fn owes(&self) -> Owes {
         if self.in_request.load(Ordering::Relaxed) {
             return Owes::Nothing;
         }
@@ -67,7 +67,7 @@ impl GuardState {
 }
 
 /// What a client owes, for how many milliseconds.
-pub enum Owes {
+pub(super) enum Owes {
     /// It waits for us.
     Nothing,
     /// The rest of a request head, or its first one.
@@ -77,7 +77,7 @@ pub enum Owes {
 }
 
 /// The socket as hyper sees it.
-pub struct Guarded {
+pub(super) struct Guarded {
     stream: Stream,
     state: Arc<GuardState>,
     scanner: HeadScanner,
@@ -89,12 +89,12 @@ pub struct Guarded {
 
 impl Guarded {
     /// Guards a socket.
-    pub fn new(stream: Stream, state: Arc<GuardState>) -> Self {
+    pub(super) fn new(stream: Stream, state: Arc<GuardState>) -> Self {
         Self { stream, state, scanner: HeadScanner::default(), rewritten: VecDeque::new(), replaced: Vec::new() }
     }
 
     /// The socket itself.
-    pub fn into_stream(self) -> Stream {
+    pub(super) fn into_stream(self) -> Stream {
         self.stream
     }
 
@@ -208,7 +208,7 @@ fn with_body(bytes: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// An error as a whole answer, for when there is no request to answer by the usual way.
-pub fn raw_error(status: &str, code: &str, message: &str) -> Vec<u8> {
+pub(super) fn raw_error(status: &str, code: &str, message: &str) -> Vec<u8> {
     let body = format!("{{\"code\":\"{code}\",\"message\":\"{message}\"}}");
     format!(
         "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",

@@ -20,7 +20,7 @@ const MAX_OFFSET: u64 = 100_000;
 const MAX_PATTERNS: usize = 1024;
 
 /// `GET /v1/events`. `only` narrows it to what a client may see.
-pub async fn events(
+pub(super) async fn events(
     node: &Arc<Node>,
     query: Option<&str>,
     only: Option<&Interest>,
@@ -66,7 +66,7 @@ pub async fn events(
 }
 
 /// `GET /v1/channels/{channel}/last`.
-pub async fn last(
+pub(super) async fn last(
     node: &Arc<Node>,
     channel: Channel,
     query: Option<&str>,
@@ -87,7 +87,7 @@ pub async fn last(
 }
 
 /// `DELETE /v1/events`.
-pub async fn delete(node: &Arc<Node>, query: Option<&str>) -> Result<Response<Full<Bytes>>, ApiError> {
+pub(super) async fn delete(node: &Arc<Node>, query: Option<&str>) -> Result<Response<Full<Bytes>>, ApiError> {
     let parameters = Parameters::parse(query)?;
     let older_than = parameters.time("older_than")?;
     let patterns: Vec<Pattern> = parameters.patterns(MAX_PATTERNS)?;
@@ -113,7 +113,7 @@ pub async fn delete(node: &Arc<Node>, query: Option<&str>) -> Result<Response<Fu
 }
 
 /// A list of events as an answer.
-pub fn list(format: Format, events: &[Arc<Shown>], cursor: &str, end: ListEnd) -> Response<Full<Bytes>> {
+pub(super) fn list(format: Format, events: &[Arc<Shown>], cursor: &str, end: ListEnd) -> Response<Full<Bytes>> {
     match format {
         Format::Json => json(StatusCode::OK, list_body(Encoding::Json, events, cursor, end)),
         Format::MessagePack => with_type(
@@ -133,7 +133,7 @@ fn format(parameters: &Parameters<'_>) -> Result<Format, ApiError> {
 }
 
 /// Reads the log where blocking is allowed.
-pub async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
 ) -> Result<T, ApiError> {
     match tokio::task::spawn_blocking(read).await {

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 /// Checks a request to the app or admin listener: only loopback names, this node's own address and the
 /// configured names may be its host, and no page of another site may send it.
-pub fn check_private<B>(request: &Request<B>, peer: Peer, allowed_hosts: &[String]) -> Result<(), ApiError> {
+pub(super) fn check_private<B>(request: &Request<B>, peer: Peer, allowed_hosts: &[String]) -> Result<(), ApiError> {
     let host = host_of(request)?;
     let allowed = |name: &str| {
         // Browsers cannot reach a Unix socket.
@@ -129,7 +129,7 @@ fn is_loopback_name(name: &str) -> bool {
 }
 
 /// Adds what browsers need to an answer.
-pub fn allow_origin(headers: &mut HeaderMap, origin: &Origin) {
+pub(super) fn allow_origin(headers: &mut HeaderMap, origin: &Origin) {
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
     if let Origin::Allowed(origin) = origin {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());

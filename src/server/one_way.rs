@@ -23,7 +23,7 @@ use tokio::time::{Instant, Sleep};
 
 /// Which of the two.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub(super) enum Kind {
     /// Server-sent events, the event as JSON in `data:`.
     Sse,
     /// Server-sent events with the data alone in `data:`.
@@ -36,7 +36,7 @@ pub enum Kind {
 
 impl Kind {
     /// For an endless stream in this format.
-    pub fn stream(format: Format) -> Self {
+    pub(super) fn stream(format: Format) -> Self {
         match format {
             Format::Json => Self::Lines,
             Format::MessagePack => Self::MessagePack,
@@ -114,7 +114,7 @@ enum Note {
 }
 
 /// Begins a stream: decides where it starts, then takes the socket.
-pub async fn begin(node: Arc<Node>, kind: Kind, asked: Asked, origin: Origin, admission: Admission) -> Takeover {
+pub(super) async fn begin(node: Arc<Node>, kind: Kind, asked: Asked, origin: Origin, admission: Admission) -> Takeover {
     let opening = open(&node.source, &asked.request()).await;
     Box::new(move |stream, _unread| {
         let client = Client::new(node, kind, asked, opening, origin, admission, stream);

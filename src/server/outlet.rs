@@ -28,7 +28,7 @@ const COPIED_REST_BYTES: usize = 4096;
 const TIMED_ONE_IN: u32 = 64;
 
 /// The sending side of a client.
-pub struct Outlet {
+pub(super) struct Outlet {
     stream: Stream,
     framing: Framing,
     transport: Transport,
@@ -43,7 +43,7 @@ pub struct Outlet {
 }
 
 /// Why delivering stopped, other than for lack of events or room.
-pub enum Halt {
+pub(super) enum Halt {
     /// Something is no longer kept: the client is to be told before what is left follows.
     Lost,
     /// An event that ends the connection was written.
@@ -69,7 +69,7 @@ struct Written {
 
 impl Outlet {
     /// The outlet of a socket; `begin` is sent first.
-    pub fn new(
+    pub(super) fn new(
         stream: Stream,
         framing: Framing,
         transport: Transport,
@@ -81,37 +81,37 @@ impl Outlet {
     }
 
     /// The socket.
-    pub fn stream(&self) -> &Stream {
+    pub(super) fn stream(&self) -> &Stream {
         &self.stream
     }
 
     /// Whether everything that was handed over is in the socket.
-    pub fn is_flushed(&self) -> bool {
+    pub(super) fn is_flushed(&self) -> bool {
         self.rest.is_empty()
     }
 
     /// Since when the socket has taken nothing although something waits.
-    pub fn stalled_for(&self) -> Duration {
+    pub(super) fn stalled_for(&self) -> Duration {
         self.stalled_since.map(|since| since.elapsed()).unwrap_or_default()
     }
 
     /// The socket, and what was begun and must be finished.
-    pub fn into_parts(self) -> (Stream, Bytes) {
+    pub(super) fn into_parts(self) -> (Stream, Bytes) {
         (self.stream, self.rest)
     }
 
     /// Sends something that is no event. Only after a flush.
-    pub fn send(&mut self, bytes: Bytes) {
+    pub(super) fn send(&mut self, bytes: Bytes) {
         debug_assert!(self.rest.is_empty());
         self.rest = bytes;
     }
 
     /// Ready when the socket has taken everything and may take more.
-    pub fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.blocked || !self.rest.is_empty() {
             if std::mem::take(&mut self.blocked) {
                 self.stalled_since.get_or_insert_with(Instant::now);
-                if let Poll::Pending = self.stream.poll_write_ready(context)? {
+                if self.stream.poll_write_ready(context)?.is_pending() {
                     self.blocked = true;
                     return Poll::Pending;
                 }
@@ -134,7 +134,7 @@ impl Outlet {
     }
 
     /// Writes single events in order, and takes those that are out of `events`.
-    pub fn poll_events(
+    pub(super) fn poll_events(
         &mut self,
         events: &mut Vec<Arc<Shown>>,
         close_on: &[EventName],
@@ -157,7 +157,7 @@ impl Outlet {
     }
 
     /// Writes whatever the subscription has, until there is nothing more or the socket takes nothing more.
-    pub fn poll_deliver(
+    pub(super) fn poll_deliver(
         &mut self,
         subscription: &mut Subscription,
         close_on: &[EventName],
@@ -317,7 +317,7 @@ impl Outlet {
         thread_local!(static DELIVERIES: Cell<u32> = const { Cell::new(0) });
         let count = DELIVERIES.get().wrapping_add(1);
         DELIVERIES.set(count);
-        if count % TIMED_ONE_IN == 0 {
+        if count.is_multiple_of(TIMED_ONE_IN) {
             self.metrics.delivery_seconds.observe(batches[0].accepted().elapsed().as_secs_f64());
         }
     }

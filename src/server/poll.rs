@@ -26,7 +26,7 @@ const MAX_LIMIT: u64 = 1000;
 const MAX_BYTES: usize = 4 << 20;
 
 /// `GET /v1/poll`.
-pub async fn poll(
+pub(super) async fn poll(
     node: &Arc<Node>,
     asked: Asked,
     parameters: &Parameters<'_>,

@@ -14,7 +14,7 @@ use hyper::{HeaderMap, Request, Response, StatusCode};
 use std::sync::Arc;
 
 /// `POST /v1/publish`: any of the body forms.
-pub async fn publish(node: &Arc<Node>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, ApiError> {
+pub(super) async fn publish(node: &Arc<Node>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, ApiError> {
     let settings = node.settings();
     let (parts, body) = request.into_parts();
     let ack = ack(parts.uri.query())?;
@@ -25,7 +25,7 @@ pub async fn publish(node: &Arc<Node>, request: Request<Incoming>) -> Result<Res
 }
 
 /// `POST /v1/channels/{channel}`: the body is the data.
-pub async fn publish_raw(
+pub(super) async fn publish_raw(
     node: &Arc<Node>,
     channel: &str,
     request: Request<Incoming>,

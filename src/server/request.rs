@@ -10,14 +10,14 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 /// The parameters of a request, percent-decoded, in order.
-pub struct Parameters<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+pub(super) struct Parameters<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
 /// Most parameters of a request.
 const MAX_PARAMETERS: usize = 4096;
 
 impl<'a> Parameters<'a> {
     /// Reads a query string.
-    pub fn parse(query: Option<&'a str>) -> Result<Self, ApiError> {
+    pub(super) fn parse(query: Option<&'a str>) -> Result<Self, ApiError> {
         let pairs: Vec<_> =
             form_urlencoded::parse(query.unwrap_or("").as_bytes()).take(MAX_PARAMETERS + 1).collect();
         if pairs.len() > MAX_PARAMETERS {
@@ -27,12 +27,12 @@ impl<'a> Parameters<'a> {
     }
 
     /// The last value of a parameter; an empty one counts as none.
-    pub fn get(&self, name: &str) -> Option<&str> {
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| &**value).filter(|value| !value.is_empty())
     }
 
     /// All values of a parameter, with comma lists taken apart.
-    pub fn list<'b>(&'b self, name: &'b str) -> impl Iterator<Item = &'b str> {
+    pub(super) fn list<'b>(&'b self, name: &'b str) -> impl Iterator<Item = &'b str> {
         self.0
             .iter()
             .filter(move |(key, _)| key == name)
@@ -41,7 +41,7 @@ impl<'a> Parameters<'a> {
     }
 
     /// A whole number between 0 and `most`.
-    pub fn number(&self, name: &str, most: u64) -> Result<Option<u64>, ApiError> {
+    pub(super) fn number(&self, name: &str, most: u64) -> Result<Option<u64>, ApiError> {
         let Some(text) = self.get(name) else { return Ok(None) };
         match text.parse::<u64>() {
             Ok(number) if number <= most => Ok(Some(number)),
@@ -54,7 +54,7 @@ impl<'a> Parameters<'a> {
     }
 
     /// `1`, `true` or nothing at all mean yes.
-    pub fn flag(&self, name: &str) -> Result<bool, ApiError> {
+    pub(super) fn flag(&self, name: &str) -> Result<bool, ApiError> {
         match self.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| &**value) {
             None | Some("0" | "false") => Ok(false),
             Some("1" | "true" | "") => Ok(true),
@@ -63,7 +63,7 @@ impl<'a> Parameters<'a> {
     }
 
     /// The channels and patterns of `channel=`, in order, at most `most`.
-    pub fn patterns(&self, most: usize) -> Result<Vec<Pattern>, ApiError> {
+    pub(super) fn patterns(&self, most: usize) -> Result<Vec<Pattern>, ApiError> {
         let mut patterns = Vec::new();
         for text in self.list("channel").chain(self.list("channels")) {
             let pattern = Pattern::parse(text)
@@ -83,12 +83,12 @@ impl<'a> Parameters<'a> {
     }
 
     /// The cursor in a parameter.
-    pub fn cursor(&self, name: &str) -> Result<Option<Cursor>, ApiError> {
+    pub(super) fn cursor(&self, name: &str) -> Result<Option<Cursor>, ApiError> {
         self.get(name).map(|text| parse_cursor(text, name)).transpose()
     }
 
     /// The filter of `event=` and `tag.NAME=`.
-    pub fn filter(&self) -> Result<Filter, ApiError> {
+    pub(super) fn filter(&self) -> Result<Filter, ApiError> {
         let mut filter = Filter::default();
         for name in self.list("event") {
             filter.events.push(
@@ -108,7 +108,7 @@ impl<'a> Parameters<'a> {
     }
 
     /// A time: RFC 3339 or Unix ms.
-    pub fn time(&self, name: &str) -> Result<Option<UnixMs>, ApiError> {
+    pub(super) fn time(&self, name: &str) -> Result<Option<UnixMs>, ApiError> {
         let Some(text) = self.get(name) else { return Ok(None) };
         if let Ok(ms) = text.parse::<u64>() {
             return Ok(Some(ms));
@@ -126,12 +126,12 @@ impl<'a> Parameters<'a> {
 }
 
 /// Reads a cursor.
-pub fn parse_cursor(text: &str, field: &str) -> Result<Cursor, ApiError> {
+pub(super) fn parse_cursor(text: &str, field: &str) -> Result<Cursor, ApiError> {
     Cursor::parse(text).map_err(|error| ApiError::parameter("invalid_cursor", field, error.to_string()))
 }
 
 /// Reads a channel name out of a path.
-pub fn path_channel(segment: &str) -> Result<Channel, ApiError> {
+pub(super) fn path_channel(segment: &str) -> Result<Channel, ApiError> {
     let text = percent_encoding::percent_decode_str(segment)
         .decode_utf8()
         .map_err(|_| ApiError::parameter("invalid_channel", "channel", "the path is not UTF-8"))?;
@@ -190,7 +190,7 @@ fn parse_rfc3339(text: &str) -> Option<UnixMs> {
 }
 
 /// Reads a whole body of at most `most` bytes, within `timeout`.
-pub async fn read_body(mut body: Incoming, most: usize, timeout: Duration) -> Result<Bytes, ApiError> {
+pub(super) async fn read_body(mut body: Incoming, most: usize, timeout: Duration) -> Result<Bytes, ApiError> {
     if body.size_hint().lower() > most as u64 {
         return Err(too_large(most));
     }

@@ -8,7 +8,7 @@ use hyper::HeaderMap;
 use std::sync::Arc;
 
 /// A subscription as asked for in a URL.
-pub struct Asked {
+pub(super) struct Asked {
     /// The channels and patterns, in order.
     pub patterns: Vec<Pattern>,
     /// Which of their events.
@@ -27,7 +27,7 @@ pub struct Asked {
 
 /// The form of events.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Format {
+pub(super) enum Format {
     /// JSON.
     Json,
     /// MessagePack.
@@ -37,7 +37,7 @@ pub enum Format {
 impl Asked {
     /// Reads the parameters; a route adds its channel. `last_event_id` is the header's, which is newer than
     /// what the URL says: a browser repeats the URL of its first connection.
-    pub fn read(
+    pub(super) fn read(
         parameters: &Parameters<'_>,
         headers: &HeaderMap,
         route: Option<(Pattern, Arc<[EventName]>)>,
@@ -79,7 +79,7 @@ impl Asked {
     }
 
     /// Refuses a request for no channel at all.
-    pub fn require_channels(&self) -> Result<(), ApiError> {
+    pub(super) fn require_channels(&self) -> Result<(), ApiError> {
         if self.patterns.is_empty() {
             return Err(ApiError::parameter(
                 "invalid_channel",
@@ -91,7 +91,7 @@ impl Asked {
     }
 
     /// The same for the flow out.
-    pub fn request(&self) -> Request {
+    pub(super) fn request(&self) -> Request {
         Request {
             interest: Interest::new(self.patterns.iter().cloned()),
             filter: self.filter.clone(),

@@ -20,7 +20,7 @@ const JSON: &str = "sidewire.v1.json";
 const MESSAGE_PACK: &str = "sidewire.v1.msgpack";
 
 /// A handshake that is going to be accepted.
-pub struct Handshake {
+pub(super) struct Handshake {
     accept: Accept,
     protocol: Option<&'static str>,
     encoding: Encoding,
@@ -28,7 +28,7 @@ pub struct Handshake {
 
 /// Checks the handshake and chooses the subprotocol: the first of the client's that we speak. A client that
 /// offers none gets the `format` of its URL.
-pub fn handshake(
+pub(super) fn handshake(
     request: &Request<Incoming>,
     format: Format,
     _origin: &Origin,
@@ -54,7 +54,7 @@ pub fn handshake(
 }
 
 /// Begins a session: decides where its first subscription starts, then takes the socket.
-pub async fn begin(node: Arc<Node>, handshake: Handshake, asked: Asked, admission: Admission) -> Takeover {
+pub(super) async fn begin(node: Arc<Node>, handshake: Handshake, asked: Asked, admission: Admission) -> Takeover {
     let opening = if asked.patterns.is_empty() {
         None
     } else {

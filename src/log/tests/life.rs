@@ -90,7 +90,7 @@ fn what_is_appended_is_read_and_survives_a_crash() {
     assert!(report.is_sound(), "{report:?}");
     assert_eq!(report.packed_events + report.journal_events, 8);
     let mut exported = 0;
-    let count = Log::export(&dir.path().join("log"), &mut |_| {
+    let count = Log::export(&dir.path().join("log"), &mut |_, _| {
         exported += 1;
         Ok(())
     });

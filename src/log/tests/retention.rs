@@ -92,7 +92,8 @@ fn a_generation_whose_events_are_all_expired_is_removed() {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::open(LogOptions { ttl: Duration::from_millis(1500), ..options(dir.path()) }).unwrap();
     let first = log.next_position().0;
-    log.append(&[event(first).shared()]).unwrap();
+    let expires = now() + 1500;
+    log.append(&[event(first).expires(expires).shared()]).unwrap();
     drop(log);
     let log = Log::open(LogOptions { ttl: Duration::from_millis(1500), ..options(dir.path()) }).unwrap();
     wait_for("packing", || log.stats().journals == 0);
@@ -127,7 +128,8 @@ fn rules_say_how_long_and_how_many() {
     assert_eq!(expiry("short.a", Ttl::Default), Expiry::At(61_000));
     assert_eq!(expiry("short.a", Ttl::Ms(5000)), Expiry::At(6000));
     assert_eq!(expiry("other", Ttl::Live), Expiry::Live);
-    assert_eq!(expiry("other", Ttl::Ms(u64::MAX)), Expiry::At(1000 + 86_400_000));
+    assert_eq!(expiry("other", Ttl::Default), Expiry::At(1000 + 86_400_000));
+    assert_eq!(expiry("other", Ttl::Ms(30 * 86_400_000)), Expiry::At(1000 + 30 * 86_400_000));
     let mut all: Vec<Arc<Event>> = Vec::new();
     for n in 0..40u64 {
         let group: Vec<_> = (0..50)
