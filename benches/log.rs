@@ -8,6 +8,10 @@ use sidewire::log::{Budget, Log, LogOptions, Order, Query};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+/// As in the binary: what an allocator keeps is a large part of what there is to see.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 struct Random(u64);
 
 impl Random {
@@ -206,7 +210,7 @@ fn main() {
     let head = log.head();
     let mut run = |name: &str, make: &mut dyn FnMut(&mut Random) -> Query| {
         let (mut times, mut found, mut more) = (Vec::new(), 0, 0);
-        for _ in 0..400 {
+        for _ in 0..200 {
             let mut query = make(&mut random);
             for order in [Order::Ascending, Order::Descending] {
                 query.order = order;

@@ -24,7 +24,7 @@ const TICK: Duration = Duration::from_millis(500);
 /// A generation that nobody read for this long is closed.
 const IDLE: Duration = Duration::from_secs(30);
 /// More are not open at a time.
-const MOST_OPEN: usize = 8;
+const MOST_OPEN: usize = 6;
 /// After a failure the next attempt waits this long, and twice as long each time.
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LONGEST_RETRY: Duration = Duration::from_secs(15);
@@ -50,6 +50,15 @@ struct Current {
 pub(super) enum Setback {
     Io(io::Error),
     Generation(Trouble),
+}
+
+impl std::fmt::Display for Setback {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Io(error) => error.fmt(f),
+            Self::Generation(trouble) => write!(f, "a generation is {trouble:?}"),
+        }
+    }
 }
 
 impl From<io::Error> for Setback {
@@ -104,7 +113,7 @@ impl Keeper {
 
     fn put_off(&mut self, shared: &Shared, setback: &Setback) {
         if self.failures == 0 {
-            tracing::warn!(?setback, "journals cannot be packed now; they wait and it is tried again");
+            tracing::warn!(%setback, "journals cannot be packed now; they wait and it is tried again");
         }
         self.failures = self.failures.saturating_add(1);
         shared.counters.fold_failures.fetch_add(1, Ordering::Relaxed);

@@ -130,8 +130,14 @@ impl Chain {
     fn generation(&mut self, path: &Path, ids: &mut Ids) -> Result<(), OpenError> {
         let list = match folds::read(path) {
             Ok(Ok(list)) => list,
-            Ok(Err(Damaged)) => return Ok(self.put_aside(path)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(self.put_aside(path)),
+            Ok(Err(Damaged)) => {
+                self.put_aside(path);
+                return Ok(());
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.put_aside(path);
+                return Ok(());
+            }
             Err(error) => return Err(OpenError::io(path, error)),
         };
         if list.is_cut {
@@ -144,7 +150,8 @@ impl Chain {
             return self.remove(path);
         }
         if !path.join("db").exists() {
-            return Ok(self.put_aside(path));
+            self.put_aside(path);
+            return Ok(());
         }
         let generation = Arc::new(Generation::new(path.to_owned(), list.swept));
         self.view.generations.push(generation.clone());
@@ -167,7 +174,8 @@ impl Chain {
     fn journal(&mut self, path: &Path, ids: &mut Ids) -> Result<(), OpenError> {
         let recovered = journal::recover(path).map_err(|error| OpenError::io(path, error))?;
         let Ok(mut recovered) = recovered else {
-            return Ok(self.put_aside(path));
+            self.put_aside(path);
+            return Ok(());
         };
         if recovered.torn_bytes > 0 {
             tracing::warn!(path = %path.display(), bytes = recovered.torn_bytes, "the torn end of a journal was left out");

@@ -22,6 +22,11 @@ pub(super) fn channel_prefix(prefix: &str) -> Term {
     [b"c", prefix.as_bytes()].concat()
 }
 
+/// The channel that a term is of.
+pub(super) fn channel_text(term: &[u8]) -> Option<&str> {
+    term.strip_prefix(b"c").and_then(|text| std::str::from_utf8(text).ok())
+}
+
 /// The term of the last token of a channel, for patterns such as `*.x`.
 pub(super) fn last_token(token: &str) -> Term {
     [b"l", token.as_bytes()].concat()
