@@ -24,7 +24,7 @@ fn event(position: u64) -> Arc<Event> {
     Arc::new(Event {
         position: Position(position),
         id: EventId::parse(&format!("id-{position}")).unwrap(),
-        id_given: position % 2 == 0,
+        id_given: position.is_multiple_of(2),
         channel: Channel::parse(&format!("c.{}", position % 10)).unwrap(),
         name: EventName::default(),
         data: Data::Json(Json::parse(&format!("\"{}\"", "x".repeat((position * 7 % 900) as usize))).unwrap()),
@@ -67,7 +67,7 @@ fn victim() {
             Err(error) => panic!("{error}"),
         }
         groups += 1;
-        if groups % 5 == 0 {
+        if groups.is_multiple_of(5) {
             println!("durable {}", log.sync().unwrap().0);
         }
     }
@@ -86,8 +86,11 @@ fn kills_at_any_time_lose_nothing_that_was_shown() {
         let mut child = spawn("victim", &dir);
         state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         // Some die while they start.
-        let life =
-            Duration::from_millis(if round % 4 == 0 { (state >> 33) % 40 } else { (state >> 33) % 500 });
+        let life = Duration::from_millis(if round.is_multiple_of(4) {
+            (state >> 33) % 40
+        } else {
+            (state >> 33) % 500
+        });
         let killer = {
             let id = child.id();
             std::thread::spawn(move || {
@@ -127,7 +130,7 @@ fn kills_at_any_time_lose_nothing_that_was_shown() {
         };
         assert!(last.is_none_or(|last| last == shown), "round {round}");
         packed |= log.stats().generations > 0;
-        if shown % 2 == 0 && shown > 0 {
+        if shown.is_multiple_of(2) && shown > 0 {
             assert_eq!(log.known_id(&EventId::parse(&format!("id-{shown}")).unwrap()), Some(Position(shown)));
         }
     }

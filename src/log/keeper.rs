@@ -159,7 +159,10 @@ impl Keeper {
         let fold = store(&current.generation, &mut current.list, packed)?;
         write_ids(shared, &current.generation, &fold, table)?;
         let generation = current.generation.clone();
-        shared.show_fold(table, PackedFold { fold, generation: generation.clone() });
+        if !shared.show_fold(table, PackedFold { fold, generation: generation.clone() }) {
+            // It was put aside meanwhile, with what was just stored in it: the journal stays.
+            return Err(Trouble::Gone.into());
+        }
         shared.forget_unsynced(table);
         shared.note_head(last)?;
         for file in table.files() {
@@ -284,16 +287,22 @@ fn write_ids(shared: &Shared, generation: &Generation, fold: &Fold, table: &Memt
 }
 
 impl Shared {
-    /// Shows a fold in place of the journal that it was made of.
-    fn show_fold(&self, table: &Arc<Memtable>, packed: PackedFold) {
+    /// Shows a fold in place of the journal that it was made of. False if its generation is no more.
+    fn show_fold(&self, table: &Arc<Memtable>, packed: PackedFold) -> bool {
         let packed = Arc::new(packed);
+        let mut shown = false;
         self.change_view(|view| {
+            shown = view.generations.iter().any(|other| Arc::ptr_eq(other, &packed.generation));
+            if !shown {
+                return;
+            }
             for source in &mut view.sources {
                 if matches!(source, Source::Memory(other) if Arc::ptr_eq(other, table)) {
                     *source = Source::Packed(packed.clone());
                 }
             }
         });
+        shown
     }
 
     /// A journal that holds nothing.
