@@ -13,6 +13,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Set for the process that plays the victim: the directory of its log.
 const VICTIM: &str = "SIDEWIRE_LOG_CRASH_DIR";
+/// The name of a log directory on a disk that is small.
+const SMALL_DISK: &str = "small-disk";
 const ROUNDS: u64 = 40;
 
 fn now() -> u64 {
@@ -178,14 +180,18 @@ fn read_everything(log: &Log, oldest: Position, interest: &Interest) -> Option<O
 #[test]
 fn full_disk_victim() {
     let Some(dir) = std::env::var_os(VICTIM) else { return };
-    let limit = rustix::process::Rlimit { current: Some(600 << 10), maximum: None };
-    // A write beyond the limit is then an error, not a signal.
-    ignore_file_size_signal();
-    rustix::process::setrlimit(rustix::process::Resource::Fsize, limit).unwrap();
-    // Journals grow to 512 kB: the limit strikes sled's file, and a group that is larger than the rest.
-    let log =
-        Log::open(LogOptions { max_bytes: 8 << 20, compress: false, ..LogOptions::new(Path::new(&dir)) })
-            .unwrap();
+    let dir = Path::new(&dir);
+    let is_small_disk = dir.to_string_lossy().ends_with(SMALL_DISK);
+    let filler = dir.with_file_name("filler");
+    let mut options = options(dir);
+    if is_small_disk {
+        options.max_bytes = 64 << 20;
+        std::fs::write(&filler, vec![1; 12 << 20]).unwrap();
+    } else {
+        // Journals grow to 512 kB: the limit strikes sled's file, and a group that is larger than the rest.
+        limit_file_size(Some(600 << 10));
+    }
+    let log = Log::open(options).unwrap();
     let mut kept = Vec::new();
     let deadline = Instant::now() + Duration::from_secs(60);
     let mut refused = 0;
@@ -215,8 +221,11 @@ fn full_disk_victim() {
         found
     };
     assert_eq!(all(&log), kept, "reads go on, and nothing refused is shown");
-    let unlimited = rustix::process::Rlimit { current: None, maximum: None };
-    rustix::process::setrlimit(rustix::process::Resource::Fsize, unlimited).unwrap();
+    if is_small_disk {
+        std::fs::remove_file(&filler).unwrap();
+    } else {
+        limit_file_size(None);
+    }
     let later = loop {
         assert!(Instant::now() < deadline);
         let later = event(log.next_position().0);
@@ -237,26 +246,53 @@ fn full_disk_victim() {
     println!("recovered");
 }
 
-/// The disposition is inherited from the shell that starts us.
-fn ignore_file_size_signal() {
+/// A write beyond the limit is an error and not a signal only if the signal is ignored, which is inherited from
+/// the shell that starts us.
+fn limit_file_size(bytes: Option<u64>) {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap().trim();
-    let ignored = u64::from_str_radix(ignored, 16).unwrap();
-    assert!(ignored & (1 << (25 - 1)) != 0, "SIGXFSZ must be ignored by whoever starts this");
+    assert!(u64::from_str_radix(ignored, 16).unwrap() & (1 << (25 - 1)) != 0, "SIGXFSZ is not ignored");
+    let limit = rustix::process::Rlimit { current: bytes, maximum: None };
+    rustix::process::setrlimit(rustix::process::Resource::Fsize, limit).unwrap();
 }
 
+fn run_full_disk_victim(dir: &Path) {
+    let output = Command::new("sh")
+        .args(["-c", "trap '' XFSZ; exec \"$0\" full_disk_victim --exact --nocapture --test-threads=1"])
+        .arg(std::env::current_exe().unwrap())
+        .env(VICTIM, dir)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("recovered"), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn a_file_size_limit_refuses_and_recovers() {
+    if std::env::var_os(VICTIM).is_some() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    run_full_disk_victim(&dir.path().join("log"));
+}
+
+/// Only root may mount; for others the file-size limit above is all there is.
 #[test]
 fn a_full_disk_refuses_and_recovers() {
     if std::env::var_os(VICTIM).is_some() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let output = Command::new("sh")
-        .args(["-c", "trap '' XFSZ; exec \"$0\" full_disk_victim --exact --nocapture --test-threads=1"])
-        .arg(std::env::current_exe().unwrap())
-        .env(VICTIM, dir.path().join("log"))
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(text.contains("recovered"), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"])
+        .arg(dir.path())
+        .stderr(Stdio::null())
+        .status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        println!("no disk can be mounted here");
+        return;
+    }
+    let ran = std::panic::catch_unwind(|| run_full_disk_victim(&dir.path().join(SMALL_DISK)));
+    Command::new("umount").arg(dir.path()).status().unwrap();
+    ran.unwrap();
 }

@@ -84,6 +84,12 @@ impl Journal {
         self.broken.load(Ordering::Acquire)
     }
 
+    /// Plays a sync that failed.
+    #[cfg(test)]
+    pub(super) fn break_it(&self) {
+        self.broken.store(true, Ordering::Release);
+    }
+
     /// Appends one encoded group. After an error nothing of it remains, or the journal is broken and takes
     /// no more.
     pub(super) fn append(&self, group: &[u8]) -> io::Result<()> {

@@ -278,11 +278,11 @@ fn terms_of(interest: &Interest) -> Option<Vec<Wish<'_>>> {
     for pattern in interest.patterns() {
         let Pattern::Wild(wild) = pattern else { continue };
         let prefix = wild.literal_prefix();
-        let last = wild.as_str().rsplit('.').next().unwrap_or("");
-        wishes.push(if prefix.is_empty() && !matches!(last, "*" | ">") {
-            Wish::Exactly(terms::last_token(last))
-        } else {
-            Wish::Channels(terms::channel_prefix(prefix), pattern)
+        let tokens = wild.as_str().split('.').filter(|token| !matches!(*token, "*" | ">"));
+        // The longest token is likely the rarest.
+        wishes.push(match tokens.max_by_key(|token| token.len()) {
+            Some(token) if prefix.is_empty() => Wish::Exactly(terms::token(token)),
+            _ => Wish::Channels(terms::channel_prefix(prefix), pattern),
         });
     }
     Some(wishes)
