@@ -34,6 +34,8 @@ const MANY_DELETIONS: usize = super::deletions::MOST / 2;
 struct Contents {
     events: Vec<Arc<Event>>,
     stubs: Vec<(Position, Channel)>,
+    /// What is damaged.
+    holes: Vec<Hole>,
 }
 
 impl Keeper {
@@ -116,18 +118,28 @@ impl Shared {
         Ok((dead, total))
     }
 
-    /// Reads a fold in whole. A fold with damage is left as it is.
+    /// Reads a fold in whole.
     fn contents_of(&self, packed: &PackedFold) -> Result<Contents, Trouble> {
-        let mut contents = Contents { events: Vec::new(), stubs: Vec::new() };
-        let Some(directory) = self.directory_of(packed)? else { return Ok(contents) };
-        for number in 0..directory.blocks.len() {
-            let Some(block) = self.block_of(packed, &directory, number)? else { continue };
+        let mut contents = Contents { events: Vec::new(), stubs: Vec::new(), holes: Vec::new() };
+        let hole =
+            |first: Position, last: Position| Hole { after: first.previous(), up_to: last, lost: true };
+        let Some(directory) = self.directory_of(packed)? else {
+            contents.holes.push(hole(packed.fold.first, packed.fold.last));
+            return Ok(contents);
+        };
+        for (number, about) in directory.blocks.iter().enumerate() {
+            let Some(block) = self.block_of(packed, &directory, number)? else {
+                contents.holes.push(hole(about.first, about.last));
+                continue;
+            };
             for entry in &block.entries {
                 if entry.head.is_stub() {
                     let channel = block.channels[entry.channel as usize].clone();
                     contents.stubs.push((entry.position(), channel));
                 } else if let Ok(event) = block.event(entry) {
                     contents.events.push(Arc::new(event));
+                } else {
+                    contents.holes.push(hole(entry.position(), entry.position()));
                 }
             }
         }
@@ -223,6 +235,7 @@ impl Shared {
             let contents = self.contents_of(packed)?;
             events.extend(contents.events);
             stubs.extend(contents.stubs);
+            cover.holes.extend(contents.holes);
             let ids = fs::read(old.path().join(super::ids::file_name(fold.first))).ok();
             given.extend(ids.and_then(|bytes| super::ids::parse(&bytes).ok()).unwrap_or_default());
         }
@@ -245,6 +258,11 @@ impl Shared {
             let is_old = |source: &Source| matches!(source, Source::Packed(packed) if Arc::ptr_eq(&packed.generation, old));
             let start = view.sources.iter().position(is_old).unwrap_or(0);
             view.sources.retain(|source| !is_old(source));
+            for hole in folds.iter().flat_map(|fold| &fold.holes) {
+                if !view.holes.contains(hole) {
+                    view.holes.push(*hole);
+                }
+            }
             let packed = folds.into_iter().map(|fold| {
                 Source::Packed(Arc::new(PackedFold { fold, generation: new.clone() }))
             });

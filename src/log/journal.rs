@@ -47,7 +47,8 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Creates one. It exists whole, with its header durable, or not at all.
+    /// Creates one. Nothing of it is durable before the first sync: an fsync here would hold up every
+    /// publisher of the group that begins it.
     pub(super) fn create(dir: &Path, header: Header) -> io::Result<Self> {
         // One that repeats the end of a broken journal may meet an earlier attempt.
         let name = format!("{PREFIX}{:020}", header.first.0);
@@ -55,11 +56,7 @@ impl Journal {
         let unfinished = dir.join(format!("{UNFINISHED}{name}"));
         let file = directory::create(&unfinished)?;
         let bytes = header.encode();
-        let made = file
-            .write_all_at(&bytes, 0)
-            .and_then(|()| file.sync_all())
-            .and_then(|()| fs::rename(&unfinished, &path))
-            .and_then(|()| directory::sync_directory(dir));
+        let made = file.write_all_at(&bytes, 0).and_then(|()| fs::rename(&unfinished, &path));
         if let Err(error) = made {
             // A disk that is full must not stay fuller for our attempt.
             let _ = fs::remove_file(&unfinished);
@@ -69,7 +66,7 @@ impl Journal {
             path,
             file,
             end: AtomicU64::new(bytes.len() as u64),
-            synced: AtomicU64::new(bytes.len() as u64),
+            synced: AtomicU64::new(0),
             broken: AtomicBool::new(false),
         })
     }
@@ -85,6 +82,12 @@ impl Journal {
 
     pub(super) fn is_broken(&self) -> bool {
         self.broken.load(Ordering::Acquire)
+    }
+
+    /// Plays a sync that failed.
+    #[cfg(test)]
+    pub(super) fn break_it(&self) {
+        self.broken.store(true, Ordering::Release);
     }
 
     /// Appends one encoded group. After an error nothing of it remains, or the journal is broken and takes
@@ -111,7 +114,12 @@ impl Journal {
         if self.is_broken() {
             return Err(io::Error::other("an earlier sync of this journal failed"));
         }
-        if let Err(error) = self.file.sync_data() {
+        let is_first = self.synced.load(Ordering::Acquire) == 0;
+        let named = || match self.path.parent() {
+            Some(dir) if is_first => directory::sync_directory(dir),
+            _ => Ok(()),
+        };
+        if let Err(error) = self.file.sync_data().and_then(|()| named()) {
             // The kernel may have dropped the dirty pages and marked them clean: a later success of the same
             // file would say nothing about them (F11).
             self.broken.store(true, Ordering::Release);
@@ -201,6 +209,11 @@ pub(super) fn recover(path: &Path) -> io::Result<Result<Recovered, Damaged>> {
         at = next;
     }
     Ok(Ok(found))
+}
+
+/// Whether a journal without a header never had one: what a power cut leaves of a file that was not synced.
+pub(super) fn is_blank(path: &Path) -> io::Result<bool> {
+    Ok(fs::read(path)?.iter().all(|&byte| byte == 0))
 }
 
 /// The whole and undamaged group at an offset, and where the next begins.

@@ -24,7 +24,7 @@ const TICK: Duration = Duration::from_millis(500);
 /// A generation that nobody read for this long is closed.
 const IDLE: Duration = Duration::from_secs(30);
 /// More are not open at a time.
-const MOST_OPEN: usize = 8;
+const MOST_OPEN: usize = 6;
 /// After a failure the next attempt waits this long, and twice as long each time.
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LONGEST_RETRY: Duration = Duration::from_secs(15);
@@ -50,6 +50,15 @@ struct Current {
 pub(super) enum Setback {
     Io(io::Error),
     Generation(Trouble),
+}
+
+impl std::fmt::Display for Setback {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Io(error) => error.fmt(f),
+            Self::Generation(trouble) => write!(f, "a generation is {trouble:?}"),
+        }
+    }
 }
 
 impl From<io::Error> for Setback {
@@ -104,7 +113,7 @@ impl Keeper {
 
     fn put_off(&mut self, shared: &Shared, setback: &Setback) {
         if self.failures == 0 {
-            tracing::warn!(?setback, "journals cannot be packed now; they wait and it is tried again");
+            tracing::warn!(%setback, "journals cannot be packed now; they wait and it is tried again");
         }
         self.failures = self.failures.saturating_add(1);
         shared.counters.fold_failures.fetch_add(1, Ordering::Relaxed);
@@ -150,7 +159,10 @@ impl Keeper {
         let fold = store(&current.generation, &mut current.list, packed)?;
         write_ids(shared, &current.generation, &fold, table)?;
         let generation = current.generation.clone();
-        shared.show_fold(table, PackedFold { fold, generation: generation.clone() });
+        if !shared.show_fold(table, PackedFold { fold, generation: generation.clone() }) {
+            // It was put aside meanwhile, with what was just stored in it: the journal stays.
+            return Err(Trouble::Gone.into());
+        }
         shared.forget_unsynced(table);
         shared.note_head(last)?;
         for file in table.files() {
@@ -275,16 +287,22 @@ fn write_ids(shared: &Shared, generation: &Generation, fold: &Fold, table: &Memt
 }
 
 impl Shared {
-    /// Shows a fold in place of the journal that it was made of.
-    fn show_fold(&self, table: &Arc<Memtable>, packed: PackedFold) {
+    /// Shows a fold in place of the journal that it was made of. False if its generation is no more.
+    fn show_fold(&self, table: &Arc<Memtable>, packed: PackedFold) -> bool {
         let packed = Arc::new(packed);
+        let mut shown = false;
         self.change_view(|view| {
+            shown = view.generations.iter().any(|other| Arc::ptr_eq(other, &packed.generation));
+            if !shown {
+                return;
+            }
             for source in &mut view.sources {
                 if matches!(source, Source::Memory(other) if Arc::ptr_eq(other, table)) {
                     *source = Source::Packed(packed.clone());
                 }
             }
         });
+        shown
     }
 
     /// A journal that holds nothing.

@@ -110,11 +110,6 @@ impl Memtable {
         list.iter().rev().take(most).map(|&index| contents.events[index as usize].position).collect()
     }
 
-    /// The channels in it that `fits` accepts.
-    pub(super) fn channels(&self, fits: impl Fn(&Channel) -> bool) -> Vec<Channel> {
-        self.read().by_channel.keys().filter(|channel| fits(channel)).cloned().collect()
-    }
-
     /// Looks at no more than `most` events in `(after, up_to]`, in order.
     pub(super) fn forward(
         &self,

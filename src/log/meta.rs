@@ -10,7 +10,8 @@ use std::io;
 use std::path::Path;
 
 const META: &str = "meta";
-const HEAD: &str = "head";
+/// Where a [`Watermark`] is kept.
+pub(super) const HEAD: &str = "head";
 const META_MAGIC: &[u8; 8] = b"sidewire";
 /// The format of everything in the directory.
 pub(super) const FORMAT: u32 = 1;

@@ -24,7 +24,7 @@ pub(super) struct Packed {
 /// filled in.
 pub(super) fn pack(items: &[Item<'_>], cover: Fold, compress: bool) -> Packed {
     let total: usize = items.iter().map(block::weight).sum();
-    let sample = (compress && total >= WORTH_A_DICTIONARY).then(|| sample(items, total)).unwrap_or_default();
+    let sample = if compress && total >= WORTH_A_DICTIONARY { sample(items, total) } else { Vec::new() };
     let dictionary = (!sample.is_empty()).then(|| CDict::create(&sample, codec::LEVEL));
 
     let mut fold = cover;

@@ -14,7 +14,9 @@ use std::sync::atomic::Ordering;
 /// More terms than this are not looked up: reading all blocks is cheaper.
 const MOST_TERMS: usize = 48;
 /// A prefix that more pages of terms begin with selects too much to be worth it.
-const MOST_PAGES: usize = 48;
+const MOST_PREFIX_PAGES: usize = 12;
+/// A pattern that says more than a prefix is worth more.
+const MOST_PATTERN_PAGES: usize = 128;
 
 /// A fold and where it is.
 pub(super) struct PackedFold {
@@ -46,17 +48,13 @@ impl Blocks {
     pub(super) fn contains(&self, block: usize) -> bool {
         self.0.get(block / 64).is_some_and(|word| word & (1 << (block % 64)) != 0)
     }
-
-    /// Whether there is none.
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.iter().all(|&word| word == 0)
-    }
 }
 
 /// What to look up.
-enum Wish {
+enum Wish<'a> {
     Exactly(Term),
-    BeginningWith(Term),
+    /// Channels that begin so and fit the pattern.
+    Channels(Term, &'a Pattern),
 }
 
 impl Shared {
@@ -150,58 +148,82 @@ impl Shared {
         Ok((whole && scanned.is_ok()).then_some(found))
     }
 
-    /// The blocks of any of these terms. None if that cannot be told.
+    /// The blocks of any of these terms. None if that cannot be told, or is not worth it.
     fn union(
         &self,
         packed: &PackedFold,
         directory: &Directory,
-        terms: &[Wish],
+        wishes: &[Wish<'_>],
     ) -> Result<Option<Blocks>, Trouble> {
         let mut blocks = Blocks::none(directory.blocks.len());
-        for wish in terms {
-            let (term, exact) = match wish {
-                Wish::Exactly(term) => (term, true),
-                Wish::BeginningWith(term) => (term, false),
+        for wish in wishes {
+            let told = match wish {
+                Wish::Exactly(term) => self.add_term(packed, directory, term, &mut blocks)?,
+                Wish::Channels(prefix, pattern) => {
+                    self.add_channels(packed, directory, prefix, pattern, &mut blocks)?
+                }
             };
-            if !self.add_matching(packed, directory, term, exact, &mut blocks)? {
+            if !told {
                 return Ok(None);
             }
         }
         Ok(Some(blocks))
     }
 
-    /// Adds the blocks of a term, or of all that begin with it. False if that cannot be told.
-    fn add_matching(
+    /// Adds the blocks of a term. False if that cannot be told.
+    fn add_term(
         &self,
         packed: &PackedFold,
         directory: &Directory,
         wanted: &[u8],
-        exact: bool,
         blocks: &mut Blocks,
     ) -> Result<bool, Trouble> {
-        // A prefix before all terms may still begin those of the first page.
-        let start = page_of(directory, wanted).unwrap_or(0);
-        for number in start..directory.pages.len() {
-            if number > start && !directory.pages[number].starts_with(wanted) {
-                break;
+        let Some(number) = page_of(directory, wanted) else { return Ok(true) };
+        let Some(page) = self.page(packed, number)? else { return Ok(false) };
+        let mut whole = true;
+        let scanned = terms::scan(&page, |term, postings| {
+            if term == wanted {
+                whole = postings.for_each(|posting| blocks.add(posting.block)).is_ok();
             }
-            if number - start >= MOST_PAGES {
-                return Ok(false);
-            }
+            term < wanted
+        });
+        Ok(whole && scanned.is_ok())
+    }
+
+    /// Adds the blocks of all channels that fit a pattern. False if that cannot be told, or if there are so
+    /// many that reading all blocks is as good.
+    fn add_channels(
+        &self,
+        packed: &PackedFold,
+        directory: &Directory,
+        prefix: &[u8],
+        pattern: &Pattern,
+        blocks: &mut Blocks,
+    ) -> Result<bool, Trouble> {
+        let rest = pattern.as_str().get(prefix.len() - 1..).unwrap_or_default();
+        let literals: Vec<_> = rest.split('.').filter(|token| !matches!(*token, "" | "*" | ">")).collect();
+        let most = if literals.is_empty() { MOST_PREFIX_PAGES } else { MOST_PATTERN_PAGES };
+        // Terms before all that begin with the prefix may still share the first page with them.
+        let start = page_of(directory, prefix).unwrap_or(0);
+        let begins = |page: &[u8]| page.starts_with(prefix);
+        let stop = (start + 1..directory.pages.len())
+            .find(|&number| !begins(&directory.pages[number]))
+            .unwrap_or(directory.pages.len());
+        if stop - start > most {
+            return Ok(false);
+        }
+        for number in start..stop {
             let Some(page) = self.page(packed, number)? else { return Ok(false) };
             let mut whole = true;
             let scanned = terms::scan(&page, |term, postings| {
-                let fits = if exact { term == wanted } else { term.starts_with(wanted) };
-                if fits {
+                let begins = term.starts_with(prefix);
+                if begins && fits(term, &literals, pattern) {
                     whole &= postings.for_each(|posting| blocks.add(posting.block)).is_ok();
                 }
-                fits && !exact || term < wanted
+                begins || term < prefix
             });
             if !whole || scanned.is_err() {
                 return Ok(false);
-            }
-            if exact {
-                break;
             }
         }
         Ok(true)
@@ -235,13 +257,20 @@ impl Shared {
     }
 }
 
+/// Whether the channel of a term fits a pattern; most do not even have its literal tokens.
+fn fits(term: &[u8], literals: &[&str], pattern: &Pattern) -> bool {
+    let Some(text) = terms::channel_text(term) else { return false };
+    literals.iter().all(|literal| text.contains(literal))
+        && Channel::parse(text).is_ok_and(|channel| pattern.matches(&channel))
+}
+
 /// The page in which a term is, if it is anywhere.
 fn page_of(directory: &Directory, term: &[u8]) -> Option<usize> {
     directory.pages.partition_point(|first| first[..] <= *term).checked_sub(1)
 }
 
 /// The terms that select what an interest wants, if they select enough to be worth it.
-fn terms_of(interest: &Interest) -> Option<Vec<Wish>> {
+fn terms_of(interest: &Interest) -> Option<Vec<Wish<'_>>> {
     if interest.len() > MOST_TERMS {
         return None;
     }
@@ -249,13 +278,11 @@ fn terms_of(interest: &Interest) -> Option<Vec<Wish>> {
     for pattern in interest.patterns() {
         let Pattern::Wild(wild) = pattern else { continue };
         let prefix = wild.literal_prefix();
-        let last = wild.as_str().rsplit('.').next().unwrap_or("");
-        wishes.push(if !prefix.is_empty() {
-            Wish::BeginningWith(terms::channel_prefix(prefix))
-        } else if !matches!(last, "*" | ">") {
-            Wish::Exactly(terms::last_token(last))
-        } else {
-            return None;
+        let tokens = wild.as_str().split('.').filter(|token| !matches!(*token, "*" | ">"));
+        // The longest token is likely the rarest.
+        wishes.push(match tokens.max_by_key(|token| token.len()) {
+            Some(token) if prefix.is_empty() => Wish::Exactly(terms::token(token)),
+            _ => Wish::Channels(terms::channel_prefix(prefix), pattern),
         });
     }
     Some(wishes)

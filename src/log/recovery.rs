@@ -8,7 +8,7 @@ use super::ids::Ids;
 use super::journal;
 use super::liveness::unix_ms;
 use super::memtable::Memtable;
-use super::meta::{Meta, Watermark};
+use super::meta::{self, Meta, Watermark};
 use super::packed::PackedFold;
 use super::view::{Hole, Source, View};
 use super::wire::Damaged;
@@ -83,7 +83,7 @@ pub(super) fn recover(
     let is_behind = chain.last_stored < mark_stored;
     let clean = is_new || (mark.is_some_and(|mark| mark.clean) && !is_behind);
     let head = if clean { chain.last_stored.max(mark_head) } else { chain.last_stored };
-    let next = if clean { head.next() } else { Position(head.max(mark_head).0 + RESTART_GAP) };
+    let next = if clean { head.next() } else { Position(head.max(mark_head).0.saturating_add(RESTART_GAP)) };
     let mut found = Found {
         meta,
         head,
@@ -121,7 +121,12 @@ pub(super) fn recover(
         floor: found.view.floor,
         clean: false,
     };
-    mark.write(dir).map_err(|error| OpenError::io(dir, error))?;
+    if let Err(error) = mark.write(dir) {
+        // A full disk must not keep the log from starting: it may be what makes room. Without the file the
+        // next start takes this for what it is, no clean stop.
+        tracing::warn!(%error, "how far the log has come cannot be noted");
+        directory::remove(&dir.join(meta::HEAD)).map_err(|error| OpenError::io(dir, error))?;
+    }
     Ok(found)
 }
 
@@ -130,8 +135,14 @@ impl Chain {
     fn generation(&mut self, path: &Path, ids: &mut Ids) -> Result<(), OpenError> {
         let list = match folds::read(path) {
             Ok(Ok(list)) => list,
-            Ok(Err(Damaged)) => return Ok(self.put_aside(path)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(self.put_aside(path)),
+            Ok(Err(Damaged)) => {
+                self.put_aside(path);
+                return Ok(());
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.put_aside(path);
+                return Ok(());
+            }
             Err(error) => return Err(OpenError::io(path, error)),
         };
         if list.is_cut {
@@ -144,7 +155,8 @@ impl Chain {
             return self.remove(path);
         }
         if !path.join("db").exists() {
-            return Ok(self.put_aside(path));
+            self.put_aside(path);
+            return Ok(());
         }
         let generation = Arc::new(Generation::new(path.to_owned(), list.swept));
         self.view.generations.push(generation.clone());
@@ -167,7 +179,12 @@ impl Chain {
     fn journal(&mut self, path: &Path, ids: &mut Ids) -> Result<(), OpenError> {
         let recovered = journal::recover(path).map_err(|error| OpenError::io(path, error))?;
         let Ok(mut recovered) = recovered else {
-            return Ok(self.put_aside(path));
+            if journal::is_blank(path).map_err(|error| OpenError::io(path, error))? {
+                // The power went before its first sync.
+                return self.remove(path);
+            }
+            self.put_aside(path);
+            return Ok(());
         };
         if recovered.torn_bytes > 0 {
             tracing::warn!(path = %path.display(), bytes = recovered.torn_bytes, "the torn end of a journal was left out");

@@ -25,14 +25,16 @@ impl Shared {
         }
     }
 
-    /// Removes generations: those without a living event, and the oldest while the log with `room` more
-    /// bytes would take more than its limit.
+    /// Removes the oldest generations while they hold no living event, or the log with `room` more bytes would
+    /// take more than its limit. One without a living event behind an older one that has some is rewritten
+    /// instead: what is removed is always everything up to a position.
     pub(super) fn expire(&self, room: u64) -> io::Result<()> {
         let now = unix_ms();
-        for generation in self.view().generations.clone() {
-            if self.is_all_expired(&generation, now) {
-                self.remove_generation(&generation)?;
+        while let Some(oldest) = self.view().generations.first().cloned() {
+            if !self.is_all_expired(&oldest, now) {
+                break;
             }
+            self.remove_generation(&oldest)?;
         }
         loop {
             let used = self.measure();

@@ -22,9 +22,15 @@ pub(super) fn channel_prefix(prefix: &str) -> Term {
     [b"c", prefix.as_bytes()].concat()
 }
 
-/// The term of the last token of a channel, for patterns such as `*.x`.
-pub(super) fn last_token(token: &str) -> Term {
-    [b"l", token.as_bytes()].concat()
+/// The channel that a term is of.
+pub(super) fn channel_text(term: &[u8]) -> Option<&str> {
+    term.strip_prefix(b"c").and_then(|text| std::str::from_utf8(text).ok())
+}
+
+/// The term of a token of a channel, for patterns such as `*.x` and `*.x.*`. First tokens have none: a pattern
+/// that tells the first one is looked up by it.
+pub(super) fn token(token: &str) -> Term {
+    [b"k", token.as_bytes()].concat()
 }
 
 /// The term of an event name.
@@ -61,8 +67,8 @@ impl TermsBuilder {
     pub(super) fn add(&mut self, block: u32, item: &Item<'_>) {
         let channel = item.channel().as_str();
         self.post(block, b'c', &[channel]);
-        if let Some((_, token)) = channel.rsplit_once('.') {
-            self.post(block, b'l', &[token]);
+        for token in channel.split('.').skip(1) {
+            self.post(block, b'k', &[token]);
         }
         match item {
             Item::Stub(..) => self.post(block, b's', &[]),

@@ -258,3 +258,35 @@ fn readers_writers_and_the_keeper_do_not_disturb_each_other() {
     log.sync().unwrap();
     assert_eq!(reader.join().unwrap(), 40_000);
 }
+
+#[test]
+fn after_a_failed_sync_the_end_is_written_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let mut all = Vec::new();
+    let mut more = |log: &Log| {
+        let group: Vec<_> = (0..10).map(|n| event(log.next_position().0 + n).shared()).collect();
+        log.append(&group).unwrap();
+        all.extend(group);
+        all.clone()
+    };
+    more(&log);
+    assert_eq!(log.sync().unwrap(), log.head());
+    more(&log);
+    let journal = lock(&log.0.shared.writer).active.clone().unwrap().journal;
+    journal.break_it();
+    let expected = more(&log);
+    // The first group after the failure went into another journal already, or goes there now.
+    assert_eq!(log.sync().unwrap(), log.head());
+    assert_eq!(read_all(&log, &[">"]), expected);
+    // What the broken file holds beyond its last good sync may be gone.
+    let bytes = std::fs::read(journal.path()).unwrap();
+    std::fs::write(journal.path(), &bytes[..bytes.len() - 30]).unwrap();
+    drop(log);
+    let log = open(dir.path());
+    assert_eq!(read_all(&log, &[">"]), expected);
+    let resume = log.resume(&interest(&[">"]), Cursor { epoch: log.epoch(), position: expected[0].position });
+    assert_eq!(resume.status, ResumeStatus::Ok);
+    wait_for("packing", || log.stats().journals == 0);
+    assert_eq!(read_all(&log, &[">"]), expected);
+}
