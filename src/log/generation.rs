@@ -209,7 +209,7 @@ impl Generation {
                 Err(Trouble::Gone) => return Err(Trouble::Gone),
                 Err(other) => trouble = other,
             }
-            tracing::warn!(path = %self.path.display(), attempt, ?trouble, "a generation failed");
+            tracing::debug!(path = %self.path.display(), attempt, ?trouble, "a generation failed");
             self.close();
         }
         Err(trouble)

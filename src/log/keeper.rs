@@ -120,9 +120,7 @@ impl Keeper {
         let wait = FIRST_RETRY.saturating_mul(1 << self.failures.min(10)).min(LONGEST_RETRY);
         self.not_before = Some(Instant::now() + wait);
         // The handle may be poisoned by the failure, and the list may have half a record.
-        if let Some(current) = self.current.take() {
-            current.generation.close();
-        }
+        self.finish_current();
     }
 
     /// Packs every sealed journal, oldest first.
@@ -169,7 +167,7 @@ impl Keeper {
             directory::remove(&file)?;
         }
         if generation.measure() >= shared.options.generation_bytes() {
-            self.current = None;
+            self.finish_current();
         }
         shared.expire(0)?;
         Ok(())
@@ -204,6 +202,14 @@ impl Keeper {
         let list = folds::read(generation.path()).ok()?.ok()?;
         let list = FoldsFile::open(generation.path(), list.whole_bytes).ok()?;
         Some(Current { generation, list })
+    }
+
+    /// Nothing more is added to the current generation. Closing it frees what sled holds in memory; who reads
+    /// it opens it again.
+    pub(super) fn finish_current(&mut self) {
+        if let Some(current) = self.current.take() {
+            current.generation.close();
+        }
     }
 
     pub(super) fn is_current(&self, generation: &Arc<Generation>) -> bool {
