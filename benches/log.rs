@@ -1,4 +1,4 @@
-//! What the event log costs: `cargo bench --bench log [-- events]`.
+//! What the event log costs: `cargo bench --bench log [-- EVENTS] [tight] [sustained]`.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use sidewire::event::{
@@ -213,7 +213,10 @@ fn main() {
 
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
-    let options = LogOptions::new(&path);
+    let mut options = LogOptions::new(&path);
+    if std::env::args().any(|arg| arg == "tight") {
+        options.max_bytes = 72 << 20;
+    }
     let log = Log::open(options.clone()).unwrap();
     let mut random = Random(11);
     let first = log.next_position().0;
