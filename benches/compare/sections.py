@@ -195,11 +195,11 @@ def publish(bench):
         def measure():
             with start() as server:
                 counted = server.admin is not None
-                before = servers.metric(server, "sidewire_log_fsync_seconds_count") if counted else 0
+                before = servers.metric(server, "sidewire_log_sync_duration_seconds_count") if counted else 0
                 published = servers.metric(server, "sidewire_published_events_total") if counted else 0
                 figures = publishing(bench, server, connections, extra)
                 if counted:
-                    synced = servers.metric(server, "sidewire_log_fsync_seconds_count") - before
+                    synced = servers.metric(server, "sidewire_log_sync_duration_seconds_count") - before
                     published = servers.metric(server, "sidewire_published_events_total") - published
                     figures["group"] = published / max(synced, 1)
             return figures

@@ -172,10 +172,7 @@ async fn a_full_disk_is_answered_with_503_and_the_node_recovers_when_there_is_ro
     })
     .await;
     assert_eq!(client.next_numbers(1).await, [1], "clients are still connected");
-    eventually("readiness is on", async || {
-        (sidecar.admin().get("/readyz").await.status() == 200).then_some(())
-    })
-    .await;
+    sidecar.ready().await;
     sidecar.kill_and_start_again().await;
     let kept = crate::support::numbers(&sidecar.all_events("channel=full").await);
     let lost: Vec<_> = acknowledged.iter().filter(|n| !kept.contains(n)).collect();
