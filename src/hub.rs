@@ -73,9 +73,9 @@ impl Hub {
     }
 
     /// Shows a group of events, in position order, the first of which was accepted at `accepted`. Only one
-    /// caller at a time: the fan-out task.
-    pub fn show(&self, group: &[Arc<Shown>], accepted: Instant) {
-        let Some(newest) = group.last() else { return };
+    /// caller at a time: the fan-out task. Returns how many connections were woken.
+    pub fn show(&self, group: &[Arc<Shown>], accepted: Instant) -> usize {
+        let Some(newest) = group.last() else { return 0 };
         let now = Instant::now();
         // Held from the first ring to the head: a feed is then created either before a group or after it,
         // never in the middle, so the head at its creation says truly what its ring covers.
@@ -95,9 +95,7 @@ impl Hub {
         }
         self.head.store(newest.event.position.0, Ordering::Release);
         drop(feeds);
-        for (feed, _) in &touched {
-            feed.wake();
-        }
+        touched.iter().map(|(feed, _)| feed.wake()).sum()
     }
 
     /// Lets go of batches that are older than the rings keep; called now and then while nothing is published.

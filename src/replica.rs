@@ -65,7 +65,13 @@ enum Showing {
 }
 
 /// Groups on their way from the writer to the fan-out: beyond that the writer waits.
-const GROUPS_IN_FLIGHT: usize = 16;
+const GROUPS_IN_FLIGHT: usize = 64;
+
+/// Most events shown at once.
+const EVENTS_AT_ONCE: usize = 256;
+
+/// Clients woken at once beyond which the fan-out lets them go first.
+const WAVE: usize = 32;
 
 /// How often old batches are let go of while nothing is published.
 const TRIM_INTERVAL: Duration = Duration::from_secs(1);
@@ -125,18 +131,40 @@ async fn fan_out(hub: Arc<Hub>, mut showing: mpsc::Receiver<Showing>) {
     loop {
         tokio::select! {
             biased;
-            next = showing.recv() => match next {
-                Some(Showing::Group { events, accepted }) => {
-                    idle = false;
-                    hub.show(&events, accepted);
+            next = showing.recv() => {
+                let Some(next) = next else { return };
+                idle = false;
+                if show(&hub, next, &mut showing) > WAVE {
+                    // Whom this woke comes first. What arrives meanwhile is shown, and written to each
+                    // client, in one piece: with many clients that is where the time goes.
+                    tokio::task::yield_now().await;
                 }
-                Some(Showing::Probe(returned)) => {
-                    // Who asked may have given up waiting.
-                    let _ = returned.send(());
-                }
-                None => return,
-            },
+            }
             _ = trim.tick(), if !idle => idle = hub.trim(Instant::now()),
         }
     }
+}
+
+/// Shows what has come, and all that waits behind it. Returns how many clients were woken.
+fn show(hub: &Hub, first: Showing, showing: &mut mpsc::Receiver<Showing>) -> usize {
+    let mut probes = Vec::new();
+    let mut group: Option<(Vec<Arc<Shown>>, Instant)> = None;
+    let mut next = Some(first);
+    while let Some(showing_now) = next {
+        match showing_now {
+            Showing::Group { events, accepted } => match &mut group {
+                Some((all, _)) => all.extend(events),
+                None => group = Some((events, accepted)),
+            },
+            Showing::Probe(returned) => probes.push(returned),
+        }
+        let full = group.as_ref().is_some_and(|(events, _)| events.len() >= EVENTS_AT_ONCE);
+        next = if full { None } else { showing.try_recv().ok() };
+    }
+    let woken = group.map_or(0, |(events, accepted)| hub.show(&events, accepted));
+    for returned in probes {
+        // Who asked may have given up waiting.
+        let _ = returned.send(());
+    }
+    woken
 }

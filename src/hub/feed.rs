@@ -176,9 +176,9 @@ impl Feed {
         }
     }
 
-    /// Wakes everybody who waits.
-    pub(super) fn wake(&self) {
-        let mut from = 0;
+    /// Wakes everybody who waits, and says how many that were.
+    pub(super) fn wake(&self) -> usize {
+        let (mut from, mut woken) = (0, 0);
         loop {
             let mut state = self.lock();
             // Slots that are added meanwhile belong to readers that look at the ring themselves.
@@ -188,13 +188,14 @@ impl Feed {
                     Some(Waiter::Alone { waker: Some(waker), asleep }) if *asleep => {
                         *asleep = false;
                         waker.wake_by_ref();
+                        woken += 1;
                     }
-                    Some(Waiter::Among { signal, .. }) => signal.wake(),
+                    Some(Waiter::Among { signal, .. }) => woken += usize::from(signal.wake()),
                     _ => {}
                 }
             }
             if end >= state.waiters.capacity() {
-                return;
+                return woken;
             }
             from = end;
         }
@@ -273,14 +274,14 @@ impl Signal {
         self.lock().clear();
     }
 
-    fn wake(&self) {
+    /// True if the connection slept.
+    fn wake(&self) -> bool {
         let mut state = self.lock();
-        if state.asleep {
-            state.asleep = false;
-            if let Some(waker) = &state.waker {
-                waker.wake_by_ref();
-            }
+        let slept = std::mem::take(&mut state.asleep);
+        if let (true, Some(waker)) = (slept, &state.waker) {
+            waker.wake_by_ref();
         }
+        slept
     }
 
     fn lock(&self) -> MutexGuard<'_, SignalState> {
