@@ -158,7 +158,7 @@ async fn a_slow_client_among_fast_ones_sees_everything_too() {
                 while order.next() < total {
                     order.saw(subscription.next().await.number());
                     // It falls far behind at first and reads at full speed at last.
-                    if order.next() < total / 20 && order.next() % 10 == 0 {
+                    if order.next() < total / 20 && order.next().is_multiple_of(10) {
                         sleep(Duration::from_millis(20)).await;
                     }
                 }
