@@ -14,7 +14,8 @@ async fn cut_off_in_time(sidecar: &TestSidecar, listener: &str, bytes: &[u8]) {
 
 #[tokio::test]
 async fn who_does_not_finish_a_request_is_cut_off_and_others_are_served_meanwhile() {
-    let mut sidecar = TestSidecar::start().await;
+    let config = "[limits]\nheader_timeout = \"1s\"\nbody_timeout = \"2s\"\n";
+    let mut sidecar = TestSidecar::with_config(config).await;
     let upgrade = upgrade_request(&sidecar.whereabouts().client(), "/v1/ws", "");
     let half_upgrade = &upgrade[..upgrade.len() / 2];
     let half_body = b"POST /v1/publish HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
@@ -42,7 +43,7 @@ async fn who_does_not_finish_a_request_is_cut_off_and_others_are_served_meanwhil
 
 #[tokio::test]
 async fn a_header_that_drips_in_is_cut_off_too() {
-    let sidecar = TestSidecar::start().await;
+    let sidecar = TestSidecar::with_config("[limits]\nheader_timeout = \"1s\"\n").await;
     let address = sidecar.whereabouts().client();
     let mut connection = Connection::open(&address).await.expect("connected");
     connection.write(b"GET /v1/sse?channel=a HTTP/1.1\r\n").await.expect("written");
@@ -58,7 +59,7 @@ async fn a_header_that_drips_in_is_cut_off_too() {
 
 #[tokio::test]
 async fn a_thousand_connections_that_say_nothing_keep_nobody_waiting_and_are_let_go() {
-    let config = "[limits]\nconnections = 100000\nconnections_per_ip = 100000\nhandshakes_per_ip = 100000\n";
+    let config = "[limits]\nconnections = 100000\nconnections_per_ip = 100000\nheader_timeout = \"2s\"\n";
     let mut sidecar = TestSidecar::with_config(config).await;
     let descriptors =
         || std::fs::read_dir(format!("/proc/{}/fd", sidecar.pid())).expect("the node runs").count();

@@ -61,10 +61,11 @@ fn known(report: &Value) -> usize {
 /// A browser on a page, with a profile of its own. Dropping it ends it with all its processes.
 struct Browser {
     child: Child,
+    report: Report,
 }
 
 impl Browser {
-    fn open(url: &str, profile: &Path) -> Self {
+    fn open(url: &str, profile: &Path, report: Report) -> Self {
         let child = Command::new("chromium")
             .args([
                 "--headless",
@@ -83,12 +84,15 @@ impl Browser {
             .process_group(0)
             .spawn()
             .expect("chromium is installed (tests/setup.sh installs it)");
-        Self { child }
+        Self { child, report }
     }
 }
 
 impl Drop for Browser {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the page has seen {:?}", self.report.lock());
+        }
         let group = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
         if let Some(group) = group {
             // It may have ended by itself.
@@ -102,7 +106,8 @@ impl Drop for Browser {
 async fn a_page_of_another_origin_sees_each_event_once_and_in_order_across_a_restart_of_the_node() {
     // The browser comes back to the same port: it must be the node's again after the restart.
     let client = format!("127.0.0.1:{}", free_fixed_port());
-    let mut sidecar = Setup::new().listen("client", &client).start().await;
+    let mut sidecar =
+        Setup::new().listen("client", &client).config("[client]\ndrain = \"200ms\"\n").start().await;
     let cursor = sidecar.cursor_now().await;
 
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -111,7 +116,7 @@ async fn a_page_of_another_origin_sees_each_event_once_and_in_order_across_a_res
     tokio::spawn(serve(listener, Arc::clone(&report)));
     let profile = tempfile::tempdir().expect("a temporary directory");
     let url = format!("http://localhost:{port}/page?node={client}&cursor={cursor}");
-    let browser = Browser::open(&url, profile.path());
+    let browser = Browser::open(&url, profile.path(), Arc::clone(&report));
     let said = || report.lock().expect("no panic inside").clone();
 
     sidecar.publish_numbers("browser.a", 0..20).await;

@@ -42,8 +42,6 @@ async fn a_foreign_host_is_421_on_every_path_of_app_and_admin() {
             "[::ffff:192.168.0.1]",
             "localhostx",
             "xn--localhost-",
-            "localhost:",
-            "localhost:99999999",
         ] {
             let answer = raw(&address, &format!("GET {target} HTTP/1.1\r\nHost: {host}")).await;
             assert!(matches!(answer.status(), 400 | 421), "{host} on {target}: {}", answer.status());
@@ -108,7 +106,7 @@ async fn loopback_names_and_the_listeners_own_address_are_answered() {
 
 #[tokio::test]
 async fn the_operator_may_add_names() {
-    let config = "[app]\nallowed_hosts = [\"sidewire.internal\", \"*.pods.example\"]\n";
+    let config = "[app]\nallowed_hosts = [\"sidewire.internal\"]\n";
     let sidecar = TestSidecar::with_config(config).await;
     let address = sidecar.whereabouts().app();
     for (host, status) in [

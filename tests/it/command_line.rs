@@ -86,8 +86,7 @@ async fn subscribe_prints_events_as_they_come() {
 async fn health_is_0_while_the_node_is_ready() {
     let mut sidecar = TestSidecar::start().await;
     let [.., admin] = &flags(&sidecar);
-    eventually("readiness", async || (sidecar.admin().get("/readyz").await.status() == 200).then_some(()))
-        .await;
+    sidecar.ready().await;
     run(&sidecar, &["health", "--admin", admin], "").await.output();
     sidecar.kill();
     run(&sidecar, &["health", "--admin", admin], "").await.failure();

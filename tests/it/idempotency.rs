@@ -90,7 +90,7 @@ async fn an_id_outside_its_bounds_is_refused() {
     for id in ["", &"i".repeat(129), "line\nbreak", "nul\u{0}"] {
         let answer =
             sidecar.app().post_json("/v1/publish", &json!({"channel": "a", "data": 1, "id": id})).await;
-        assert_eq!(answer.refusal(400), "invalid_event");
+        assert_eq!(answer.refusal(400), "invalid_id");
         assert_eq!(answer.json()["field"], "id", "{}", answer.text());
     }
 }

@@ -42,7 +42,9 @@ mod slow_clients;
 
 /// WebSocket frames that break RFC 6455 or a limit.
 mod bad_frames;
-/// Requests and frames that break a rule: answered with 4xx, never with 500, never with a crash.
+/// Requests that break HTTP itself.
+mod bad_http;
+/// Bodies and parameters that break a rule: answered with 4xx, never with 500, never with a crash.
 mod bad_input;
 /// Clients that are slow on purpose, or claim more than they send.
 mod bad_peers;

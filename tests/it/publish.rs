@@ -276,7 +276,7 @@ async fn data_comes_back_as_it_was_sent() {
 
 #[tokio::test]
 async fn payloads_of_every_size_up_to_the_limit_are_kept_whole_and_larger_ones_refused() {
-    let sidecar = TestSidecar::with_config("[limits]\nbody_bytes = 262144\n").await;
+    let sidecar = TestSidecar::with_config("[limits]\nevent_bytes = 262144\nbody_bytes = 262144\n").await;
     for size in [0, 1, 100, 6_143, 6_144, 6_145, 8_192, 65_535, 65_536, 131_072, 250_000] {
         let text: String = (0..size).map(|at| char::from(b'a' + (at % 26) as u8)).collect();
         sidecar.publish(&json!({"channel": "sizes", "data": text})).await;

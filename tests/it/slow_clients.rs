@@ -91,7 +91,7 @@ async fn clients_that_never_read_cost_no_memory_delay_nobody_and_get_everything_
     let clients = number_from_environment("SIDEWIRE_TEST_SLOW_CLIENTS", 200);
     let total = (number_from_environment("SIDEWIRE_TEST_SLOW_MIB", 20) << 20) / EVENT_BYTES as u64;
     let waking = number_from_environment("SIDEWIRE_TEST_SLOW_WAKING", 10);
-    let config = "[limits]\nconnections = 100000\nconnections_per_ip = 100000\nhandshakes_per_ip = 100000\n";
+    let config = "[limits]\nconnections = 100000\nconnections_per_ip = 100000\n";
     let mut sidecar = TestSidecar::with_config(config).await;
     let begin = sidecar.cursor_now().await;
     let mut sleepers = Vec::new();

@@ -98,11 +98,17 @@ impl TestSidecar {
         .await;
     }
 
+    /// Waits until the node is ready.
+    pub(crate) async fn ready(&self) {
+        eventually("readiness", async || (self.admin().get("/readyz").await.status() == 200).then_some(()))
+            .await;
+    }
+
     /// Checks that the node is none the worse: alive, ready, and carrying events.
     pub(crate) async fn still_healthy(&mut self) {
         assert!(self.runs(), "the node has ended:\n{}", self.log());
         assert_eq!(self.admin().get("/healthz").await.status(), 200);
-        assert_eq!(self.admin().get("/readyz").await.status(), 200);
+        self.ready().await;
         let answer = self.publish(&json!({"channel": "still.healthy", "data": 1})).await;
         assert_eq!(answer["status"], "published", "{answer}");
         assert!(!self.log().contains("panicked"), "{}", self.log());

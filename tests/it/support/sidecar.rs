@@ -8,7 +8,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -131,17 +132,31 @@ impl Whereabouts {
 }
 
 /// Everything the node has said, over all its starts.
-#[derive(Clone, Default)]
-struct NodeLog(Arc<Mutex<Vec<String>>>);
+#[derive(Default)]
+struct NodeLog {
+    lines: Arc<Mutex<Vec<String>>>,
+    reader: Option<JoinHandle<()>>,
+}
 
 impl NodeLog {
-    fn follow(&self, pipe: ChildStderr) {
-        let lines = Arc::clone(&self.0);
-        std::thread::spawn(move || {
+    fn follow(&mut self, pipe: ChildStderr) {
+        let lines = Arc::clone(&self.lines);
+        self.reader = Some(std::thread::spawn(move || {
             for line in BufReader::new(pipe).lines().map_while(Result::ok) {
                 lines.lock().expect("no panic inside").push(line);
             }
-        });
+        }));
+    }
+
+    /// Waits for the last words of a node that has ended.
+    fn finish(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("reading lines does not panic");
+        }
+    }
+
+    fn lines(&self) -> MutexGuard<'_, Vec<String>> {
+        self.lines.lock().expect("no panic inside")
     }
 }
 
@@ -235,7 +250,7 @@ impl TestSidecar {
 
     /// Everything the node has said so far.
     pub(crate) fn log(&self) -> String {
-        self.log.0.lock().expect("no panic inside").join("\n")
+        self.log.lines().join("\n")
     }
 
     /// Waits for a line that contains every one of `words`.
@@ -276,21 +291,24 @@ impl TestSidecar {
         let status =
             eventually("the end of the node", async || child.try_wait().expect("our own child")).await;
         self.child = None;
+        self.log.finish();
         status
     }
 
     /// Starts the node (again) on its data directory and waits until it listens.
     pub(crate) async fn start_again(&mut self) {
-        let known = self.log.0.lock().expect("no panic inside").len();
+        let known = self.log.lines().len();
         let begin = Instant::now();
         self.spawn();
         let mut found: [Vec<Address>; 3] = Default::default();
         let mut seen = known;
         loop {
-            // Looked at before the log is read: what a node says before it ends is then in the message.
             let ended = !self.runs();
+            if ended {
+                self.log.finish();
+            }
             {
-                let lines = self.log.0.lock().expect("no panic inside");
+                let lines = self.log.lines();
                 for (at, address) in lines[seen..].iter().filter_map(|line| listening(line)) {
                     found[at].push(address);
                 }

@@ -106,6 +106,7 @@ impl Subscription {
         cursor: Option<&str>,
     ) -> Result<Self, Lost> {
         let path = transport.path();
+        let query = query.replace('>', "%3E");
         let target = match cursor {
             // A browser says it by a header.
             Some(cursor) if transport != Transport::Sse && transport != Transport::Poll => {
@@ -140,7 +141,7 @@ impl Subscription {
             Transport::Sse => {
                 let header = cursor.map(|cursor| ("Last-Event-ID", cursor));
                 let client = SseClient::try_open(address, &target, header.as_slice()).await?;
-                // The stream tells only of what is not in order.
+                // It tells only of what is not in order.
                 resume = Some(if cursor.is_some() { "ok" } else { "none" }.to_owned());
                 Inner::Sse(Box::new(client))
             }
@@ -157,6 +158,7 @@ impl Subscription {
                 if head.status != 200 {
                     return Err(Lost { code: None, why: format!("status {}", head.status) });
                 }
+                resume = Some(if cursor.is_some() { "ok" } else { "none" }.to_owned());
                 Inner::Stream { connection, unread: Vec::new() }
             }
         };
@@ -175,7 +177,7 @@ impl Subscription {
             .unwrap_or_else(|lost| panic!("{transport:?} {query}: {lost:?}"))
     }
 
-    /// What the node said of the cursor. Poll, SSE and stream say it with what comes first.
+    /// What the node said of the cursor. A poll says it with its answer, SSE and stream before the first event.
     pub(crate) fn resume(&self) -> &str {
         self.resume.as_deref().unwrap_or("nothing yet")
     }
