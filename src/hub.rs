@@ -188,4 +188,3 @@ impl Feeds {
         wanted.into_iter().map(|(feed, events)| (feed, Arc::new(Batch::new(events, accepted)))).collect()
     }
 }
-

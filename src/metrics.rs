@@ -111,7 +111,8 @@ impl Metrics {
     pub fn new() -> Self {
         let registry = Registry::new_custom(Some("sidewire".into()), None)
             .expect("the prefix is a constant and not empty");
-        let build = IntGaugeVec::new(Opts::new("build_info", "Always 1; the version is a label"), &["version"]);
+        let build =
+            IntGaugeVec::new(Opts::new("build_info", "Always 1; the version is a label"), &["version"]);
         let build = add(&registry, build);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let by_transport = ["transport"];
@@ -147,12 +148,18 @@ impl Metrics {
         Self {
             transports,
             errors: counters(&registry, "errors_total", "Requests and messages refused, by code", &["code"]),
-            resumes: counters(&registry, "resumes_total", "Subscriptions begun, by what became of the cursor", &[
-                "resume",
-            ]),
-            closes: counters(&registry, "closes_total", "Connections closed by this node, by close code", &[
-                "code",
-            ]),
+            resumes: counters(
+                &registry,
+                "resumes_total",
+                "Subscriptions begun, by what became of the cursor",
+                &["resume"],
+            ),
+            closes: counters(
+                &registry,
+                "closes_total",
+                "Connections closed by this node, by close code",
+                &["code"],
+            ),
             subscriptions: gauge(&registry, "subscriptions", "Open subscriptions"),
             channels: gauge(&registry, "channels", "Channels and patterns with a subscriber"),
             published_events: counter(&registry, "published_events_total", "Events accepted"),
@@ -170,7 +177,12 @@ impl Metrics {
                 "From the acceptance of an event to its write to a client (a sample)",
                 &LATENCY,
             ),
-            fsync_seconds: histogram(&registry, "log_sync_duration_seconds", "One wait for the disk", &LATENCY),
+            fsync_seconds: histogram(
+                &registry,
+                "log_sync_duration_seconds",
+                "One wait for the disk",
+                &LATENCY,
+            ),
             fsync_events: histogram(
                 &registry,
                 "log_sync_events",
@@ -251,7 +263,8 @@ impl Default for Metrics {
 
 /// Upper bounds in seconds: from a hop inside this process to a stalled disk.
 const LATENCY: [f64; 16] = [
-    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1., 2.5, 10.,
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1., 2.5,
+    10.,
 ];
 
 fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {

@@ -94,14 +94,7 @@ impl Replica {
             std::thread::Builder::new().name("log-sync".into()).spawn(move || settling.run())?;
         let nudged = inflow.clone();
         let nudging = tokio::spawn(async move { nudged.keep_nudging().await });
-        let writer = writer::Writer {
-            inflow,
-            log,
-            settler,
-            to_fan_out,
-            metrics,
-            health: health.clone(),
-        };
+        let writer = writer::Writer { inflow, log, settler, to_fan_out, metrics, health: health.clone() };
         let writer_thread = std::thread::Builder::new().name("log-append".into()).spawn(|| writer.run())?;
         Ok(Self {
             writer: writer_thread,

@@ -88,8 +88,7 @@ impl Sidecar {
         };
         let replica = Replica::start(inflow.clone(), log.clone(), hub.clone(), policy, metrics.clone())
             .map_err(StartError::Threads)?;
-        let publisher =
-            Publisher::new(bus.clone(), log.clone(), metrics.clone(), config.bus.publish_timeout);
+        let publisher = Publisher::new(bus.clone(), log.clone(), metrics.clone(), config.bus.publish_timeout);
         let node = Node::new(
             Arc::new(Source { hub, log: log.clone() }),
             publisher,
@@ -121,9 +120,12 @@ impl Sidecar {
     /// Puts what can change while it runs in force: limits, origins, routes, heartbeats. Clients stay.
     pub fn reload(&mut self, config: Config) {
         let fixed: [(&str, bool); 6] = [
-            ("listen", self.config.app.listen != config.app.listen
-                || self.config.client.listen != config.client.listen
-                || self.config.admin.listen != config.admin.listen),
+            (
+                "listen",
+                self.config.app.listen != config.app.listen
+                    || self.config.client.listen != config.client.listen
+                    || self.config.admin.listen != config.admin.listen,
+            ),
             ("log", self.config.log != config.log),
             ("bus", self.config.bus.url != config.bus.url),
             ("queue", self.config.queue != config.queue),
@@ -153,7 +155,8 @@ impl Sidecar {
         let mut listeners = self.listeners;
         // Requests in flight are answered; who takes longer than the longest of them is cut off.
         let patience = self.config.bus.publish_timeout + Duration::from_secs(1);
-        let _ = tokio::time::timeout(patience, async { while listeners.join_next().await.is_some() {} }).await;
+        let _ =
+            tokio::time::timeout(patience, async { while listeners.join_next().await.is_some() {} }).await;
         listeners.abort_all();
         self.probe.abort();
         self.node.bus.close();

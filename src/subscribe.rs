@@ -146,7 +146,9 @@ impl Subscription {
         // What is being read from the log does not know of the new member.
         self.reading = None;
         self.rescan = true;
-        if let Some((_, member)) = self.members.iter_mut().find(|(_, member)| member.feed.pattern() == pattern) {
+        if let Some((_, member)) =
+            self.members.iter_mut().find(|(_, member)| member.feed.pattern() == pattern)
+        {
             member.filter = filter;
             return;
         }
@@ -327,8 +329,7 @@ impl Subscription {
             filters.all(|other| other.as_ref().is_some_and(|other| Arc::ptr_eq(other, first)))
         });
         let until = self.source.hub.head();
-        self.reading =
-            Some(Box::new(LogReader::new(self.source.clone(), interest, filter, self.at, until)));
+        self.reading = Some(Box::new(LogReader::new(self.source.clone(), interest, filter, self.at, until)));
     }
 
     /// Whether an event that came from the log passes.
@@ -370,7 +371,6 @@ enum Live {
     Sleep,
     Behind,
 }
-
 
 #[cfg(test)]
 mod tests;

@@ -87,7 +87,11 @@ fn verify(directory: &Path) -> Result<(), Failure> {
     let report = Log::verify(directory)?;
     let mut out = io::stdout().lock();
     writeln!(out, "events: {}", report.packed_events + report.journal_events)?;
-    writeln!(out, "generations: {}\nblocks: {}\njournals: {}", report.generations, report.blocks, report.journals)?;
+    writeln!(
+        out,
+        "generations: {}\nblocks: {}\njournals: {}",
+        report.generations, report.blocks, report.journals
+    )?;
     if report.is_sound() {
         writeln!(out, "ok")?;
         return Ok(());

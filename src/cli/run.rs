@@ -39,7 +39,8 @@ type FilterHandle = reload::Handle<EnvFilter, tracing_subscriber::Registry>;
 
 async fn serve(config: Config, sources: Sources, filter: FilterHandle) -> ExitCode {
     // Before anything is started, so that no signal meets the default, which kills.
-    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
+    let signals =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
     let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else {
         tracing::error!("cannot listen to signals");
         return ExitCode::FAILURE;
@@ -84,7 +85,9 @@ fn start_logging(config: &Config) -> FilterHandle {
     let (filter, handle) = reload::Layer::new(directives);
     let registry = tracing_subscriber::registry().with(filter);
     match config.telemetry.log_format {
-        LogFormat::Text => registry.with(fmt::layer().with_writer(std::io::stderr).with_ansi(is_terminal())).init(),
+        LogFormat::Text => {
+            registry.with(fmt::layer().with_writer(std::io::stderr).with_ansi(is_terminal())).init()
+        }
         LogFormat::Json => {
             registry.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr)).init();
         }

@@ -130,7 +130,9 @@ impl Writer {
         }
         match result {
             Ok(()) => tracing::info!("the log takes events again"),
-            Err(error) => tracing::error!(%error, "the log refuses events: publishes are answered 503 until this is mended"),
+            Err(error) => {
+                tracing::error!(%error, "the log refuses events: publishes are answered 503 until this is mended")
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The admin listener: probes, Prometheus, the configuration in force.
 
-use super::connection::{BoxFuture, Handler, Peer, Reply};
+use super::connection::{Handler, Peer, Reply};
 use super::error::{ApiError, json, with_type};
 use super::host::check_private;
 use super::node::Node;
@@ -21,7 +21,11 @@ impl Admin {
         Arc::new(Self { node })
     }
 
-    async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Result<Response<Full<Bytes>>, ApiError> {
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        peer: Peer,
+    ) -> Result<Response<Full<Bytes>>, ApiError> {
         check_private(&request, peer, &self.node.settings().admin_hosts)?;
         match (request.method(), request.uri().path()) {
             (&Method::GET | &Method::HEAD, "/healthz") => Ok(self.health()),
@@ -32,10 +36,12 @@ impl Admin {
                 Ok(with_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text))
             }
             (&Method::GET, "/v1/config") => Ok(json(StatusCode::OK, self.node.config().to_string())),
-            (_, "/healthz" | "/readyz" | "/metrics" | "/v1/config") => Err(ApiError::method_not_allowed("GET")),
-            _ => Err(ApiError::not_found(
-                "the admin listener has /healthz, /readyz, /metrics and /v1/config",
-            )),
+            (_, "/healthz" | "/readyz" | "/metrics" | "/v1/config") => {
+                Err(ApiError::method_not_allowed("GET"))
+            }
+            _ => {
+                Err(ApiError::not_found("the admin listener has /healthz, /readyz, /metrics and /v1/config"))
+            }
         }
     }
 
@@ -72,16 +78,14 @@ impl Admin {
 }
 
 impl Handler for Admin {
-    fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> BoxFuture<Reply> {
-        Box::pin(async move {
-            match self.answer(request, peer).await {
-                Ok(response) => Reply::Http(response),
-                Err(error) => {
-                    self.node.metrics.error(error.code);
-                    error.into()
-                }
+    async fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Reply {
+        match self.answer(request, peer).await {
+            Ok(response) => Reply::Http(response),
+            Err(error) => {
+                self.node.metrics.error(error.code);
+                error.into()
             }
-        })
+        }
     }
 }
 

@@ -1,10 +1,10 @@
 //! The app listener: publish, history, control.
 
-use super::connection::{BoxFuture, Handler, Peer, Reply};
+use super::connection::{Handler, Peer, Reply};
 use super::error::{ApiError, json};
 use super::history;
 use super::host::check_private;
-use super::node::Node;
+use super::node::{Node, Settings};
 use super::publish;
 use super::request::{Parameters, path_channel, read_body};
 use bytes::Bytes;
@@ -24,30 +24,53 @@ impl App {
         Arc::new(Self { node })
     }
 
-    async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Result<Response<Full<Bytes>>, ApiError> {
-        check_private(&request, peer, &self.node.settings().app_hosts)?;
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        peer: Peer,
+    ) -> Result<Response<Full<Bytes>>, ApiError> {
+        let settings = self.node.settings();
+        check_private(&request, peer, &settings.app_hosts)?;
+        // What nearly every request is goes first, before the path is taken apart.
+        if request.method() == Method::POST && request.uri().path() == "/v1/publish" {
+            return publish::publish(&self.node, &settings, request).await;
+        }
+        // Boxed, so that a publish does not carry the room for all the others.
+        Box::pin(self.route(request, &settings)).await
+    }
+
+    async fn route(
+        &self,
+        request: Request<Incoming>,
+        settings: &Settings,
+    ) -> Result<Response<Full<Bytes>>, ApiError> {
         let method = request.method().clone();
         let path = request.uri().path().to_owned();
         let segments: Vec<&str> = path.split('/').skip(1).collect();
         match (&method, &*segments) {
-            (&Method::POST, ["v1", "publish"]) => publish::publish(&self.node, request).await,
             (&Method::POST, ["v1", "channels", channel]) if !channel.is_empty() => {
-                publish::publish_raw(&self.node, path_channel(channel)?.as_str(), request).await
+                publish::publish_raw(&self.node, settings, path_channel(channel)?.as_str(), request).await
             }
-            (&Method::GET, ["v1", "events"]) => history::events(&self.node, request.uri().query(), None).await,
+            (&Method::GET, ["v1", "events"]) => {
+                history::events(&self.node, request.uri().query(), None).await
+            }
             (&Method::DELETE, ["v1", "events"]) => history::delete(&self.node, request.uri().query()).await,
             (&Method::GET, ["v1", "channels"]) => self.channels(request.uri().query()),
             (&Method::GET, ["v1", "channels", channel, "last"]) => {
                 history::last(&self.node, path_channel(channel)?, request.uri().query()).await
             }
-            (&Method::POST, ["v1", "disconnect"]) => self.disconnect(request).await,
+            (&Method::POST, ["v1", "disconnect"]) => self.disconnect(request, settings).await,
             (_, ["v1", "publish" | "disconnect"]) => Err(ApiError::method_not_allowed("POST")),
             (_, ["v1", "channels", channel]) if !channel.is_empty() => {
                 Err(ApiError::method_not_allowed("POST"))
             }
             (_, ["v1", "events"]) => Err(ApiError::method_not_allowed("GET, DELETE")),
-            (_, ["v1", "channels"] | ["v1", "channels", _, "last"]) => Err(ApiError::method_not_allowed("GET")),
-            _ => Err(ApiError::not_found("there is nothing at this path of the app listener; publishes go to POST /v1/publish")),
+            (_, ["v1", "channels"] | ["v1", "channels", _, "last"]) => {
+                Err(ApiError::method_not_allowed("GET"))
+            }
+            _ => Err(ApiError::not_found(
+                "there is nothing at this path of the app listener; publishes go to POST /v1/publish",
+            )),
         }
     }
 
@@ -65,13 +88,16 @@ impl App {
         Ok(json(StatusCode::OK, serde_json::json!({"channels": channels}).to_string()))
     }
 
-    async fn disconnect(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, ApiError> {
+    async fn disconnect(
+        &self,
+        request: Request<Incoming>,
+        settings: &Settings,
+    ) -> Result<Response<Full<Bytes>>, ApiError> {
         #[derive(serde::Deserialize)]
         struct Disconnect {
             connection: Option<String>,
             user: Option<String>,
         }
-        let settings = self.node.settings();
         let body = read_body(request.into_body(), settings.body_bytes, settings.body_timeout).await?;
         let asked: Disconnect = serde_json::from_slice(&body).map_err(|error| {
             ApiError::new(
@@ -97,15 +123,13 @@ impl App {
 }
 
 impl Handler for App {
-    fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> BoxFuture<Reply> {
-        Box::pin(async move {
-            match self.answer(request, peer).await {
-                Ok(response) => Reply::Http(response),
-                Err(error) => {
-                    self.node.metrics.error(error.code);
-                    error.into()
-                }
+    async fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Reply {
+        match self.answer(request, peer).await {
+            Ok(response) => Reply::Http(response),
+            Err(error) => {
+                self.node.metrics.error(error.code);
+                error.into()
             }
-        })
+        }
     }
 }

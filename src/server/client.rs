@@ -1,6 +1,6 @@
 //! The client listener: WebSocket, SSE, long-poll, NDJSON, and what is kept.
 
-use super::connection::{BoxFuture, Handler, Peer, Reply};
+use super::connection::{Handler, Peer, Reply};
 use super::error::ApiError;
 use super::host::{Origin, allow_origin};
 use super::node::{Node, Settings};
@@ -83,7 +83,9 @@ impl Client {
                 history::events(&self.node, request.uri().query(), None).await.map(Reply::Http)
             }
             ["v1", "channels", channel, "last"] if get => {
-                history::last(&self.node, path_channel(channel)?, request.uri().query()).await.map(Reply::Http)
+                history::last(&self.node, path_channel(channel)?, request.uri().query())
+                    .await
+                    .map(Reply::Http)
             }
             ["v1", "events"] | ["v1", "channels", _, "last"] => Err(ApiError::method_not_allowed("GET")),
             ["v1", "publish"] => Err(ApiError::new(
@@ -105,8 +107,7 @@ impl Client {
                     return Err(ApiError::method_not_allowed("GET"));
                 }
                 let endpoint = Endpoint::of(request.headers(), request.uri().query());
-                self.connect(request, endpoint, Some((channel, close_on)), peer, settings, origin)
-                    .await
+                self.connect(request, endpoint, Some((channel, close_on)), peer, settings, origin).await
             }
         }
     }
@@ -145,7 +146,11 @@ impl Client {
             }
             (Endpoint::Sse, _) => {
                 if asked.format == Format::MessagePack {
-                    return Err(ApiError::parameter("invalid_parameter", "format", "SSE carries text: use format=json"));
+                    return Err(ApiError::parameter(
+                        "invalid_parameter",
+                        "format",
+                        "SSE carries text: use format=json",
+                    ));
                 }
                 if self.is_over(&asked).await? {
                     return Ok(Reply::Http(no_content()));
@@ -154,7 +159,11 @@ impl Client {
                     None | Some("event") => Kind::Sse,
                     Some("raw") => Kind::SseRaw,
                     Some(_) => {
-                        return Err(ApiError::parameter("invalid_parameter", "data", "`data` is event or raw"));
+                        return Err(ApiError::parameter(
+                            "invalid_parameter",
+                            "data",
+                            "`data` is event or raw",
+                        ));
                     }
                 };
                 Reply::Takeover(one_way::begin(node, kind, asked, origin.clone(), admission).await)
@@ -190,25 +199,23 @@ impl Client {
             per_ip: settings.connections_per_ip,
             handshakes_per_ip: settings.handshakes_per_ip,
         };
-        self.node.registry.admit(peer.peer_ip, limits).map_err(|refused| {
-            match refused {
-                Refused::Full => ApiError::unavailable(
-                    "unavailable",
-                    "this node has as many clients as `limits.connections` allows: try again later",
-                ),
-                Refused::TooOften => ApiError::new(
-                    StatusCode::TOO_MANY_REQUESTS,
-                    "rate_limited",
-                    "this address connects too often: wait, or raise `limits.handshakes_per_ip`",
-                )
-                .with_header(header::RETRY_AFTER, HeaderValue::from_static("1")),
-                Refused::AddressFull => ApiError::new(
-                    StatusCode::TOO_MANY_REQUESTS,
-                    "rate_limited",
-                    "too many connections from this address: close some, or raise `limits.connections_per_ip`",
-                )
-                .with_header(header::RETRY_AFTER, HeaderValue::from_static("5")),
-            }
+        self.node.registry.admit(peer.peer_ip, limits).map_err(|refused| match refused {
+            Refused::Full => ApiError::unavailable(
+                "unavailable",
+                "this node has as many clients as `limits.connections` allows: try again later",
+            ),
+            Refused::TooOften => ApiError::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "rate_limited",
+                "this address connects too often: wait, or raise `limits.handshakes_per_ip`",
+            )
+            .with_header(header::RETRY_AFTER, HeaderValue::from_static("1")),
+            Refused::AddressFull => ApiError::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "rate_limited",
+                "too many connections from this address: close some, or raise `limits.connections_per_ip`",
+            )
+            .with_header(header::RETRY_AFTER, HeaderValue::from_static("5")),
         })
     }
 }
@@ -268,7 +275,7 @@ fn no_content() -> Response<Full<Bytes>> {
 }
 
 impl Handler for Client {
-    fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> BoxFuture<Reply> {
-        Box::pin(async move { self.answer(request, peer).await })
+    async fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Reply {
+        self.answer(request, peer).await
     }
 }

@@ -41,7 +41,11 @@ impl From<ApiError> for Reply {
 /// What answers the requests of a listener.
 pub trait Handler: Send + Sync + 'static {
     /// Answers one request. Never fails: an error is an answer too.
-    fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> BoxFuture<Reply>;
+    fn handle(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        peer: Peer,
+    ) -> impl Future<Output = Reply> + Send + 'static;
 }
 
 /// A future on the heap.
@@ -69,6 +73,10 @@ pub struct ConnectionLimits {
 /// connection, so that they close first and never meet a connection that is being closed.
 const KEEP_ALIVE: Duration = Duration::from_secs(300);
 
+/// How often within the time-out of a head a connection is looked at: so much of it is the most that a client
+/// gets on top.
+const CHECKS: u32 = 4;
+
 /// How long what a client still sends is read and thrown away after a last answer, so that the answer is not
 /// destroyed by a reset.
 const LINGER: Duration = Duration::from_secs(1);
@@ -83,15 +91,15 @@ pub(super) async fn serve<H: Handler>(
     mut stopping: watch::Receiver<bool>,
 ) {
     let peer = Peer { local_ip: stream.local_ip(), peer_ip: stream.peer_ip() };
-    let state = GuardState::new();
+    let state = Arc::<GuardState>::default();
     let slot = Slot::default();
-    let service =
-        RequestService { handler, peer, state: state.clone(), slot: slot.clone() };
+    let service = RequestService { handler, peer, state: state.clone(), slot: slot.clone() };
     let mut connection = http1::Builder::new()
         .max_buf_size(limits.head_bytes)
         .max_headers(64)
         .serve_connection(TokioIo::new(Guarded::new(stream, state.clone())), service);
-    let mut check = pin!(tokio::time::sleep(limits.header_timeout));
+    let mut seen = (state.owes(), Instant::now());
+    let mut check = pin!(tokio::time::sleep(limits.header_timeout / CHECKS));
     let mut stop = pin!(stopping.wait_for(|stopping| *stopping));
     let mut stopped = false;
     let end = poll_fn(|context| {
@@ -103,14 +111,16 @@ pub(super) async fn serve<H: Handler>(
             return Poll::Ready(End::Served);
         }
         while check.as_mut().poll(context).is_ready() {
-            match state.owes() {
-                Owes::Head(ms) if u128::from(ms) >= limits.header_timeout.as_millis() => {
-                    return Poll::Ready(End::TimedOut);
-                }
-                Owes::NextRequest(ms) if u128::from(ms) >= KEEP_ALIVE.as_millis() => {
-                    return Poll::Ready(End::Idle);
-                }
-                _ => check.as_mut().reset(Instant::now() + limits.header_timeout / 4),
+            let now = Instant::now();
+            let owed = state.owes();
+            if owed != seen.0 {
+                seen = (owed, now);
+            }
+            let waited = now - seen.1;
+            match owed.0 {
+                Owes::Head if waited >= limits.header_timeout => return Poll::Ready(End::TimedOut),
+                Owes::NextRequest if waited >= KEEP_ALIVE => return Poll::Ready(End::Idle),
+                _ => check.as_mut().reset(now + limits.header_timeout / CHECKS),
             }
         }
         if !stopped && stop.as_mut().poll(context).is_ready() {
@@ -128,11 +138,8 @@ pub(super) async fn serve<H: Handler>(
         End::Takeover(takeover) => takeover(stream, parts.read_buf),
         End::Idle => {}
         End::TimedOut => {
-            let answer = raw_error(
-                "408 Request Timeout",
-                "timeout",
-                "the request head did not arrive in time",
-            );
+            let answer =
+                raw_error("408 Request Timeout", "timeout", "the request head did not arrive in time");
             let _ = tokio::time::timeout(LINGER, stream.write_all(&answer)).await;
         }
         End::Served => linger(stream).await,

@@ -8,72 +8,55 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What the connection's driver and its requests know of the socket.
+/// What the connection's driver and its requests know of the socket. No clock: the driver looks from time to
+/// time and sees what has not changed.
+#[derive(Default)]
 pub(super) struct GuardState {
-    opened: Instant,
     /// A request is being handled: what comes in is its body.
     in_request: AtomicBool,
-    /// When the head that is being read began, in ms since the connection opened plus one; 0 when none is.
-    head_started_ms: AtomicU64,
-    /// When the last answer was ready, in ms since the connection opened.
-    idle_since_ms: AtomicU64,
+    /// Some of a request head has come.
+    in_head: AtomicBool,
     requests: AtomicU64,
 }
 
 impl GuardState {
-    /// For a connection that opens now.
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self {
-            opened: Instant::now(),
-            in_request: AtomicBool::new(false),
-            head_started_ms: AtomicU64::new(0),
-            idle_since_ms: AtomicU64::new(0),
-            requests: AtomicU64::new(0),
-        })
-    }
-
     /// A head was read; what follows is its body.
     pub(super) fn request_begins(&self) {
         self.in_request.store(true, Ordering::Relaxed);
-        self.head_started_ms.store(0, Ordering::Relaxed);
+        self.in_head.store(false, Ordering::Relaxed);
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The body was read and the answer is ready; what follows is the next head.
     pub(super) fn request_ends(&self) {
         self.in_request.store(false, Ordering::Relaxed);
-        self.idle_since_ms.store(self.elapsed_ms(), Ordering::Relaxed);
     }
 
-    /// How long the client has owed something, if it owes anything.
-    pub(super) fn owes(&self) -> Owes {
-        if self.in_request.load(Ordering::Relaxed) {
-            return Owes::Nothing;
-        }
-        let now = self.elapsed_ms();
-        match self.head_started_ms.load(Ordering::Relaxed) {
-            0 if self.requests.load(Ordering::Relaxed) == 0 => Owes::Head(now),
-            0 => Owes::NextRequest(now.saturating_sub(self.idle_since_ms.load(Ordering::Relaxed))),
-            started => Owes::Head(now.saturating_sub(started - 1)),
-        }
-    }
-
-    fn elapsed_ms(&self) -> u64 {
-        self.opened.elapsed().as_millis() as u64
+    /// What the client owes, and how many requests it has made: two equal answers mean that nothing happened.
+    pub(super) fn owes(&self) -> (Owes, u64) {
+        let requests = self.requests.load(Ordering::Relaxed);
+        let owes = if self.in_request.load(Ordering::Relaxed) {
+            Owes::Nothing
+        } else if requests == 0 || self.in_head.load(Ordering::Relaxed) {
+            Owes::Head
+        } else {
+            Owes::NextRequest
+        };
+        (owes, requests)
     }
 }
 
-/// What a client owes, for how many milliseconds.
+/// What a client owes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Owes {
     /// It waits for us.
     Nothing,
     /// The rest of a request head, or its first one.
-    Head(u64),
+    Head,
     /// Another request, if it wants to keep the connection.
-    NextRequest(u64),
+    NextRequest,
 }
 
 /// The socket as hyper sees it.
@@ -90,7 +73,13 @@ pub(super) struct Guarded {
 impl Guarded {
     /// Guards a socket.
     pub(super) fn new(stream: Stream, state: Arc<GuardState>) -> Self {
-        Self { stream, state, scanner: HeadScanner::default(), rewritten: VecDeque::new(), replaced: Vec::new() }
+        Self {
+            stream,
+            state,
+            scanner: HeadScanner::default(),
+            rewritten: VecDeque::new(),
+            replaced: Vec::new(),
+        }
     }
 
     /// The socket itself.
@@ -148,8 +137,8 @@ impl AsyncRead for Guarded {
             this.scanner = HeadScanner::default();
         } else {
             let fresh = &mut buffer.filled_mut()[before..];
-            if !fresh.is_empty() && this.state.head_started_ms.load(Ordering::Relaxed) == 0 {
-                this.state.head_started_ms.store(this.state.elapsed_ms() + 1, Ordering::Relaxed);
+            if !fresh.is_empty() {
+                this.state.in_head.store(true, Ordering::Relaxed);
             }
             let target = this.scanner.request_line(fresh);
             let rewrite = target.contains(&b'>') || target.contains(&b'<');
@@ -166,11 +155,7 @@ impl AsyncRead for Guarded {
 }
 
 impl AsyncWrite for Guarded {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         ready!(this.poll_replaced(context))?;
         if let Some(answer) = with_body(bytes) {
@@ -201,8 +186,16 @@ fn with_body(bytes: &[u8]) -> Option<Vec<u8>> {
         return None;
     }
     Some(match status.get(..2) {
-        Some(b"31") => raw_error("431 Request Header Fields Too Large", "headers_too_large", "the request head is too large: send fewer or shorter headers"),
-        Some(b"14") => raw_error("414 URI Too Long", "uri_too_long", "the request target is too long: use fewer parameters, or POST"),
+        Some(b"31") => raw_error(
+            "431 Request Header Fields Too Large",
+            "headers_too_large",
+            "the request head is too large: send fewer or shorter headers",
+        ),
+        Some(b"14") => raw_error(
+            "414 URI Too Long",
+            "uri_too_long",
+            "the request target is too long: use fewer parameters, or POST",
+        ),
         _ => raw_error("400 Bad Request", "invalid_request", "this is not a well-formed HTTP/1.1 request"),
     })
 }

@@ -59,8 +59,7 @@ pub(super) async fn events(
     };
     let log = node.source.log.clone();
     let page = blocking(move || log.query(&query)).await?;
-    let events: Vec<_> =
-        page.events.into_iter().map(|event| Arc::new(Shown::new(event, epoch))).collect();
+    let events: Vec<_> = page.events.into_iter().map(|event| Arc::new(Shown::new(event, epoch))).collect();
     let cursor = node.source.cursor(page.reached).encode();
     Ok(list(format, &events, cursor.as_str(), ListEnd::More(page.more)))
 }
@@ -113,7 +112,12 @@ pub(super) async fn delete(node: &Arc<Node>, query: Option<&str>) -> Result<Resp
 }
 
 /// A list of events as an answer.
-pub(super) fn list(format: Format, events: &[Arc<Shown>], cursor: &str, end: ListEnd) -> Response<Full<Bytes>> {
+pub(super) fn list(
+    format: Format,
+    events: &[Arc<Shown>],
+    cursor: &str,
+    end: ListEnd,
+) -> Response<Full<Bytes>> {
     match format {
         Format::Json => json(StatusCode::OK, list_body(Encoding::Json, events, cursor, end)),
         Format::MessagePack => with_type(

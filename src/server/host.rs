@@ -10,14 +10,20 @@ use std::net::IpAddr;
 
 /// Checks a request to the app or admin listener: only loopback names, this node's own address and the
 /// configured names may be its host, and no page of another site may send it.
-pub(super) fn check_private<B>(request: &Request<B>, peer: Peer, allowed_hosts: &[String]) -> Result<(), ApiError> {
+pub(super) fn check_private<B>(
+    request: &Request<B>,
+    peer: Peer,
+    allowed_hosts: &[String],
+) -> Result<(), ApiError> {
     let host = host_of(request)?;
     let allowed = |name: &str| {
         // Browsers cannot reach a Unix socket.
-        let own = peer.local_ip.is_none_or(|own| name.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical() == own));
-        own || is_loopback_name(name) || allowed_hosts.iter().any(|host| host.eq_ignore_ascii_case(name))
+        let own = |own| name.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical() == own);
+        is_loopback_name(name)
+            || peer.local_ip.is_none_or(own)
+            || allowed_hosts.iter().any(|host| host.eq_ignore_ascii_case(name))
     };
-    let names = [host.as_deref(), request.uri().authority().map(|authority| authority.as_str())];
+    let names = [host, request.uri().authority().map(|authority| authority.as_str())];
     for name in names.into_iter().flatten() {
         if !allowed(host_name(name)) {
             return Err(ApiError::new(
@@ -32,7 +38,7 @@ pub(super) fn check_private<B>(request: &Request<B>, peer: Peer, allowed_hosts: 
     let foreign_site = !matches!(site, None | Some(b"none" | b"same-origin"));
     let foreign_origin = headers.get_all(header::ORIGIN).iter().any(|origin| {
         let authority = origin.to_str().ok().and_then(authority_of);
-        authority.is_none() || authority != host.as_deref()
+        !same_authority(authority, host)
     });
     if foreign_site || foreign_origin {
         return Err(ApiError::new(
@@ -76,7 +82,7 @@ impl OriginPolicy {
                     // Not by comparing with `Host`: with DNS rebinding both are the attacker's.
                     is_loopback_name(host_name(authority))
                 } else {
-                    host.as_deref() == Some(authority)
+                    same_authority(Some(authority), host)
                 }
             }),
         });
@@ -91,8 +97,8 @@ impl OriginPolicy {
     }
 }
 
-/// The one `Host` of a request, in lower case. HTTP/1.0 may go without.
-fn host_of<B>(request: &Request<B>) -> Result<Option<String>, ApiError> {
+/// The one `Host` of a request. HTTP/1.0 may go without.
+fn host_of<B>(request: &Request<B>) -> Result<Option<&str>, ApiError> {
     let bad = |message: &str| ApiError::new(StatusCode::BAD_REQUEST, "invalid_request", message);
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let Some(host) = hosts.next() else {
@@ -104,14 +110,18 @@ fn host_of<B>(request: &Request<B>) -> Result<Option<String>, ApiError> {
     if hosts.next().is_some() {
         return Err(bad("there must be one `Host` header"));
     }
-    let host = host.to_str().map_err(|_| bad("`Host` must be printable ASCII"))?;
-    Ok(Some(host.to_ascii_lowercase()))
+    Ok(Some(host.to_str().map_err(|_| bad("`Host` must be printable ASCII"))?))
 }
 
 /// `scheme://authority` without the scheme.
 fn authority_of(origin: &str) -> Option<&str> {
     let (scheme, authority) = origin.split_once("://")?;
     matches!(scheme, "http" | "https").then_some(authority)
+}
+
+/// Names are the same in any case (RFC 9110, section 4.2.3).
+fn same_authority(origin: Option<&str>, host: Option<&str>) -> bool {
+    matches!((origin, host), (Some(origin), Some(host)) if origin.eq_ignore_ascii_case(host))
 }
 
 /// The name in `name[:port]`.
@@ -125,7 +135,8 @@ fn host_name(authority: &str) -> &str {
 
 fn is_loopback_name(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
-    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
 /// Adds what browsers need to an answer.
@@ -162,12 +173,27 @@ mod tests {
 
     #[test]
     fn only_our_names_reach_the_app() {
-        for host in ["localhost", "LocalHost:7070", "127.0.0.1:7070", "127.8.9.1", "[::1]:7070", "broker.internal", "localhost."] {
+        for host in [
+            "localhost",
+            "LocalHost:7070",
+            "127.0.0.1:7070",
+            "127.8.9.1",
+            "[::1]:7070",
+            "broker.internal",
+            "localhost.",
+        ] {
             assert_eq!(private("/", &[("host", host)]), 200, "{host}");
         }
         for host in [
-            "evil.example", "evil.example:7070", "EVIL.example.", "localhost.evil.example", "0.0.0.0:7070",
-            "127.0.0.1.evil.example", "localhost@evil.example", "10.0.0.1", "",
+            "evil.example",
+            "evil.example:7070",
+            "EVIL.example.",
+            "localhost.evil.example",
+            "0.0.0.0:7070",
+            "127.0.0.1.evil.example",
+            "localhost@evil.example",
+            "10.0.0.1",
+            "",
         ] {
             assert_eq!(private("/", &[("host", host)]), 421, "{host}");
         }
@@ -201,12 +227,19 @@ mod tests {
         let default = OriginPolicy::Default;
         assert!(allowed(&default, "http://localhost:3000"));
         assert!(allowed(&default, "https://[::1]:8443"));
-        for origin in ["http://evil.example:7080", "null", "file://", "http://localhost.evil.example", "http://0.0.0.0"] {
+        for origin in
+            ["http://evil.example:7080", "null", "file://", "http://localhost.evil.example", "http://0.0.0.0"]
+        {
             assert!(!allowed(&default, origin), "{origin}");
         }
         let listed = OriginPolicy::Listed(vec![AllowedOrigin::Exact("https://app.example.com".into())]);
         assert!(allowed(&listed, "https://app.example.com"));
-        for origin in ["https://app.example.com.evil", "http://app.example.com", "https://evil-app.example.com", "http://localhost"] {
+        for origin in [
+            "https://app.example.com.evil",
+            "http://app.example.com",
+            "https://evil-app.example.com",
+            "http://localhost",
+        ] {
             assert!(!allowed(&listed, origin), "{origin}");
         }
         assert!(allowed(&OriginPolicy::Listed(vec![AllowedOrigin::Any]), "null"));

@@ -144,7 +144,8 @@ impl Listener {
                 let socket = SockRef::from(&stream);
                 // Each is an improvement that a kernel may not have.
                 let _ = socket.set_tcp_notsent_lowat(UNSENT_BYTES);
-                let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4);
+                let keepalive =
+                    socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4);
                 let _ = socket.set_tcp_keepalive(&keepalive);
                 Ok(Stream::Tcp(stream))
             }

@@ -2,8 +2,8 @@
 
 use super::host::OriginPolicy;
 use super::registry::Registry;
-use crate::config::Route;
 use crate::bus::{Bus, Inflow};
+use crate::config::Route;
 use crate::intake::IntakeLimits;
 use crate::metrics::Metrics;
 use crate::publish::Publisher;

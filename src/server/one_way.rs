@@ -114,7 +114,13 @@ enum Note {
 }
 
 /// Begins a stream: decides where it starts, then takes the socket.
-pub(super) async fn begin(node: Arc<Node>, kind: Kind, asked: Asked, origin: Origin, admission: Admission) -> Takeover {
+pub(super) async fn begin(
+    node: Arc<Node>,
+    kind: Kind,
+    asked: Asked,
+    origin: Origin,
+    admission: Admission,
+) -> Takeover {
     let opening = open(&node.source, &asked.request()).await;
     Box::new(move |stream, _unread| {
         let client = Client::new(node, kind, asked, opening, origin, admission, stream);

@@ -77,7 +77,16 @@ impl Outlet {
         begin: Bytes,
     ) -> Self {
         let counted = Counted::new(metrics.clone(), transport);
-        Self { stream, framing, transport, metrics, _counted: counted, rest: begin, blocked: false, stalled_since: None }
+        Self {
+            stream,
+            framing,
+            transport,
+            metrics,
+            _counted: counted,
+            rest: begin,
+            blocked: false,
+            stalled_since: None,
+        }
     }
 
     /// The socket.

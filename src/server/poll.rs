@@ -122,7 +122,12 @@ impl Page {
     }
 
     /// Adds what came; false when the page is full. `at` moves to the last event that is in.
-    fn add(&mut self, next: Next, at: &mut Position, subscription: &mut Subscription) -> Result<bool, ApiError> {
+    fn add(
+        &mut self,
+        next: Next,
+        at: &mut Position,
+        subscription: &mut Subscription,
+    ) -> Result<bool, ApiError> {
         let events = match next {
             Next::Batches(batches) => {
                 batches.iter().flat_map(|batch| batch.events()).cloned().collect::<Vec<_>>()

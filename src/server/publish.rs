@@ -1,9 +1,10 @@
 //! `POST /v1/publish` and `POST /v1/channels/{channel}`.
 
 use super::error::{ApiError, json};
-use super::node::Node;
+use super::node::{Node, Settings};
 use super::request::{Parameters, read_body};
 use crate::bus::Refused;
+use crate::event::CursorText;
 use crate::intake::{self, EntryError};
 use crate::publish::{Ack, Outcome, Published};
 use bytes::Bytes;
@@ -14,8 +15,11 @@ use hyper::{HeaderMap, Request, Response, StatusCode};
 use std::sync::Arc;
 
 /// `POST /v1/publish`: any of the body forms.
-pub(super) async fn publish(node: &Arc<Node>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, ApiError> {
-    let settings = node.settings();
+pub(super) async fn publish(
+    node: &Arc<Node>,
+    settings: &Settings,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, ApiError> {
     let (parts, body) = request.into_parts();
     let ack = ack(parts.uri.query())?;
     let body = read_body(body, settings.body_bytes, settings.body_timeout).await?;
@@ -27,10 +31,10 @@ pub(super) async fn publish(node: &Arc<Node>, request: Request<Incoming>) -> Res
 /// `POST /v1/channels/{channel}`: the body is the data.
 pub(super) async fn publish_raw(
     node: &Arc<Node>,
+    settings: &Settings,
     channel: &str,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, ApiError> {
-    let settings = node.settings();
     let (parts, body) = request.into_parts();
     let query = parts.uri.query().unwrap_or("");
     let ack = ack(Some(query))?;
@@ -109,6 +113,16 @@ async fn answer(node: &Node, intake: intake::Intake, ack: Ack) -> Result<Respons
     Ok(json(StatusCode::OK, body))
 }
 
+/// A result that is no error.
+#[derive(serde::Serialize)]
+struct Entry<'a> {
+    id: &'a str,
+    channel: &'a str,
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cursor: Option<CursorText>,
+}
+
 /// One result.
 fn entry(node: &Node, published: &Published, ack: Ack) -> (StatusCode, String) {
     let (status, word, position) = match published.outcome {
@@ -120,18 +134,10 @@ fn entry(node: &Node, published: &Published, ack: Ack) -> (StatusCode, String) {
             return (status, serde_json::json!({"code": code, "message": message}).to_string());
         }
     };
-    use std::fmt::Write;
-    let mut text = String::with_capacity(192);
-    text.push_str("{\"id\":");
-    text.push_str(crate::event::Json::string(published.id.as_str()).as_str());
-    text.push_str(",\"channel\":");
-    text.push_str(crate::event::Json::string(published.channel.as_str()).as_str());
-    let _ = write!(text, ",\"status\":\"{word}\"");
-    if let Some(position) = position {
-        let _ = write!(text, ",\"cursor\":\"{}\"", node.source.cursor(position).encode());
-    }
-    text.push('}');
-    (status, text)
+    let cursor = position.map(|position| node.source.cursor(position).encode());
+    let entry =
+        Entry { id: published.id.as_str(), channel: published.channel.as_str(), status: word, cursor };
+    (status, serde_json::to_string(&entry).expect("four strings always serialize"))
 }
 
 fn error_code(outcome: Outcome, ack: Ack) -> (StatusCode, &'static str, &'static str) {
@@ -157,7 +163,11 @@ fn error_code(outcome: Outcome, ack: Ack) -> (StatusCode, &'static str, &'static
 
 fn content_type(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     headers.get(header::CONTENT_TYPE).map(HeaderValue::to_str).transpose().map_err(|_| {
-        ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "`Content-Type` must be ASCII")
+        ApiError::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_media_type",
+            "`Content-Type` must be ASCII",
+        )
     })
 }
 
@@ -169,6 +179,9 @@ fn refused(error: EntryError) -> ApiError {
 }
 
 fn ack(query: Option<&str>) -> Result<Ack, ApiError> {
+    if query.is_none() {
+        return Ok(Ack::default());
+    }
     match Parameters::parse(query)?.get("ack") {
         None => Ok(Ack::default()),
         Some(text) => Ack::parse(text)

@@ -3,9 +3,9 @@
 use super::error::ApiError;
 use crate::event::{Channel, Cursor, EventName, Filter, Pattern, UnixMs};
 use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
 use hyper::StatusCode;
 use hyper::body::{Body, Incoming};
-use http_body_util::BodyExt;
 use std::borrow::Cow;
 use std::time::Duration;
 
@@ -28,7 +28,12 @@ impl<'a> Parameters<'a> {
 
     /// The last value of a parameter; an empty one counts as none.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| &**value).filter(|value| !value.is_empty())
+        self.0
+            .iter()
+            .rev()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| &**value)
+            .filter(|value| !value.is_empty())
     }
 
     /// All values of a parameter, with comma lists taken apart.
@@ -58,7 +63,9 @@ impl<'a> Parameters<'a> {
         match self.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| &**value) {
             None | Some("0" | "false") => Ok(false),
             Some("1" | "true" | "") => Ok(true),
-            Some(_) => Err(ApiError::parameter("invalid_parameter", name, format!("`{name}` must be 1 or 0"))),
+            Some(_) => {
+                Err(ApiError::parameter("invalid_parameter", name, format!("`{name}` must be 1 or 0")))
+            }
         }
     }
 
@@ -102,7 +109,11 @@ impl<'a> Parameters<'a> {
             }
         }
         if filter.events.len() + filter.tags.len() > 256 {
-            return Err(ApiError::parameter("invalid_parameter", "event", "at most 256 event names and tags"));
+            return Err(ApiError::parameter(
+                "invalid_parameter",
+                "event",
+                "at most 256 event names and tags",
+            ));
         }
         Ok(filter)
     }
@@ -135,7 +146,8 @@ pub(super) fn path_channel(segment: &str) -> Result<Channel, ApiError> {
     let text = percent_encoding::percent_decode_str(segment)
         .decode_utf8()
         .map_err(|_| ApiError::parameter("invalid_channel", "channel", "the path is not UTF-8"))?;
-    Channel::parse(&text).map_err(|error| ApiError::parameter("invalid_channel", "channel", error.to_string()))
+    Channel::parse(&text)
+        .map_err(|error| ApiError::parameter("invalid_channel", "channel", error.to_string()))
 }
 
 /// RFC 3339, section 5.6, as Unix ms; nothing before 1970.
@@ -143,19 +155,26 @@ fn parse_rfc3339(text: &str) -> Option<UnixMs> {
     let bytes = text.as_bytes();
     let digits = |range: std::ops::Range<usize>| -> Option<i64> {
         let part = bytes.get(range)?;
-        part.iter().all(u8::is_ascii_digit).then(|| part.iter().fold(0, |n, digit| n * 10 + i64::from(digit - b'0')))
+        part.iter()
+            .all(u8::is_ascii_digit)
+            .then(|| part.iter().fold(0, |n, digit| n * 10 + i64::from(digit - b'0')))
     };
     let literal = |at: usize, of: &[u8]| bytes.get(at).is_some_and(|byte| of.contains(byte));
     let (year, month, day) = (digits(0..4)?, digits(5..7)?, digits(8..10)?);
     let (hour, minute, second) = (digits(11..13)?, digits(14..16)?, digits(17..19)?);
-    let shaped = literal(4, b"-") && literal(7, b"-") && literal(10, b"Tt ") && literal(13, b":") && literal(16, b":");
+    let shaped =
+        literal(4, b"-") && literal(7, b"-") && literal(10, b"Tt ") && literal(13, b":") && literal(16, b":");
     let month_days = match month {
         2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
         2 => 28,
         4 | 6 | 9 | 11 => 30,
         _ => 31,
     };
-    let ranged = (1..=12).contains(&month) && (1..=month_days).contains(&day) && hour < 24 && minute < 60 && second <= 60;
+    let ranged = (1..=12).contains(&month)
+        && (1..=month_days).contains(&day)
+        && hour < 24
+        && minute < 60
+        && second <= 60;
     if !shaped || !ranged {
         return None;
     }
@@ -167,7 +186,8 @@ fn parse_rfc3339(text: &str) -> Option<UnixMs> {
         if at == start {
             return None;
         }
-        ms = (start..start + 3).fold(0, |ms, place| ms * 10 + if place < at { i64::from(bytes[place] - b'0') } else { 0 });
+        ms = (start..start + 3)
+            .fold(0, |ms, place| ms * 10 + if place < at { i64::from(bytes[place] - b'0') } else { 0 });
     }
     let offset_minutes = match bytes.get(at)? {
         b'Z' | b'z' if at + 1 == bytes.len() => 0,
@@ -223,7 +243,11 @@ pub(super) async fn read_body(mut body: Incoming, most: usize, timeout: Duration
 async fn next_data(body: &mut Incoming) -> Result<Option<Bytes>, ApiError> {
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| {
-            ApiError::new(StatusCode::BAD_REQUEST, "invalid_request", "the body broke off or is not framed as HTTP/1.1 says")
+            ApiError::new(
+                StatusCode::BAD_REQUEST,
+                "invalid_request",
+                "the body broke off or is not framed as HTTP/1.1 says",
+            )
         })?;
         if let Ok(data) = frame.into_data() {
             return Ok(Some(data));
@@ -233,7 +257,9 @@ async fn next_data(body: &mut Incoming) -> Result<Option<Bytes>, ApiError> {
 }
 
 fn too_large(most: usize) -> ApiError {
-    ApiError::too_large(format!("a request body may have at most {most} bytes: send less at once, or raise `limits.body_bytes`"))
+    ApiError::too_large(format!(
+        "a request body may have at most {most} bytes: send less at once, or raise `limits.body_bytes`"
+    ))
 }
 
 fn timed_out() -> ApiError {

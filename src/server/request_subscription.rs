@@ -72,7 +72,11 @@ impl Asked {
                 None | Some("json") => Format::Json,
                 Some("msgpack") => Format::MessagePack,
                 Some(_) => {
-                    return Err(ApiError::parameter("invalid_parameter", "format", "`format` is json or msgpack"));
+                    return Err(ApiError::parameter(
+                        "invalid_parameter",
+                        "format",
+                        "`format` is json or msgpack",
+                    ));
                 }
             },
         })

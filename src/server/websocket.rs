@@ -54,12 +54,14 @@ pub(super) fn handshake(
 }
 
 /// Begins a session: decides where its first subscription starts, then takes the socket.
-pub(super) async fn begin(node: Arc<Node>, handshake: Handshake, asked: Asked, admission: Admission) -> Takeover {
-    let opening = if asked.patterns.is_empty() {
-        None
-    } else {
-        Some(open(&node.source, &asked.request()).await)
-    };
+pub(super) async fn begin(
+    node: Arc<Node>,
+    handshake: Handshake,
+    asked: Asked,
+    admission: Admission,
+) -> Takeover {
+    let opening =
+        if asked.patterns.is_empty() { None } else { Some(open(&node.source, &asked.request()).await) };
     let head = handshake.accept.response_head(handshake.protocol);
     Box::new(move |stream, unread| {
         let session = Session::new(node, handshake.encoding, asked, opening, admission, stream, head);

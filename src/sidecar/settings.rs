@@ -9,7 +9,8 @@ const HEAD_BYTES: usize = 64 << 10;
 
 /// What can change while a node runs.
 pub(super) fn settings(config: &Config) -> Settings {
-    let names = |hosts: &[crate::config::HostName]| hosts.iter().map(|host| host.as_str().to_owned()).collect();
+    let names =
+        |hosts: &[crate::config::HostName]| hosts.iter().map(|host| host.as_str().to_owned()).collect();
     let client = &config.client;
     let limits = &config.limits;
     Settings {

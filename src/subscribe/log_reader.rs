@@ -88,8 +88,7 @@ impl LogReader {
         };
         let after = std::mem::replace(&mut self.at, page.reached);
         let epoch = self.source.log.epoch();
-        let events =
-            page.events.into_iter().map(|event| Arc::new(Shown::new(event, epoch))).collect();
+        let events = page.events.into_iter().map(|event| Arc::new(Shown::new(event, epoch))).collect();
         Poll::Ready(Some(Stretch { after, reached: page.reached, events, lost: page.lost }))
     }
 }

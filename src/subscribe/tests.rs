@@ -38,7 +38,8 @@ impl Bench {
                 id: EventId::fresh(),
                 id_given: false,
                 channel: Channel::parse(channel).unwrap(),
-                name: EventName::parse(if self.next.0.is_multiple_of(3) { "third" } else { "other" }).unwrap(),
+                name: EventName::parse(if self.next.0.is_multiple_of(3) { "third" } else { "other" })
+                    .unwrap(),
                 data: Data::Json(Json::string(&self.next.0.to_string())),
                 time: crate::publish::unix_ms(),
                 tags: Tags::default(),

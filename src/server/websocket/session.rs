@@ -1,8 +1,7 @@
 //! One WebSocket client: what it says, what it is told, and its events.
 
 use crate::codec::{
-    self,
-    ClientMessage, ClientMessageError, Encoding, Framing, MessageId, Resume, ServerMessage, Shown,
+    self, ClientMessage, ClientMessageError, Encoding, Framing, MessageId, Resume, ServerMessage, Shown,
 };
 use crate::event::{EventName, Filter, Interest, Pattern, Position};
 use crate::log::{Order, Query, QueryPage};
@@ -65,12 +64,25 @@ pub(super) struct Session {
 
 /// What a message began that cannot be done at once. Messages are worked on one by one, in order.
 enum Work {
-    Opening { future: BoxFuture<Opening>, asked: Subscribe },
+    Opening {
+        future: BoxFuture<Opening>,
+        asked: Subscribe,
+    },
     /// Waits until the client has everything up to now.
-    Opened { opening: Opening, asked: Subscribe },
+    Opened {
+        opening: Opening,
+        asked: Subscribe,
+    },
     /// Events that only the new channels missed; what is live waits.
-    Replaying { reader: LogReader, asked: Subscribe, told_lost: Position },
-    History { future: BoxFuture<Option<QueryPage>>, id: Option<MessageId> },
+    Replaying {
+        reader: LogReader,
+        asked: Subscribe,
+        told_lost: Position,
+    },
+    History {
+        future: BoxFuture<Option<QueryPage>>,
+        id: Option<MessageId>,
+    },
 }
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -121,8 +133,7 @@ impl Session {
             Encoding::Json => Framing::WebSocketJson,
             Encoding::MessagePack => Framing::WebSocketMessagePack,
         };
-        let outlet =
-            Outlet::new(stream, framing, Transport::WebSocket, node.metrics.clone(), head.into());
+        let outlet = Outlet::new(stream, framing, Transport::WebSocket, node.metrics.clone(), head.into());
         let mut subscription = Subscription::new(node.source.clone(), Some(id));
         if !asked.close_on.is_empty() {
             subscription.one_by_one();
@@ -259,7 +270,9 @@ impl Session {
             let result = match self.outlet.stream().try_read(&mut buffer) {
                 Ok(0) => Err(End::Broken),
                 Ok(length) => self.hear(&mut buffer[..length]),
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(()),
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                    Ok(())
+                }
                 Err(_) => Err(End::Broken),
             };
             BUFFER.set(buffer);
@@ -364,7 +377,8 @@ impl Session {
                     offset: 0,
                     order: Order::Ascending,
                 };
-                let future: BoxFuture<_> = Box::pin(async move { blocking(move || log.query(&query)).await.ok() });
+                let future: BoxFuture<_> =
+                    Box::pin(async move { blocking(move || log.query(&query)).await.ok() });
                 self.work = Some(Box::new(Work::History { future, id }));
             }
             ClientMessage::Unavailable { id, kind } => {
@@ -456,15 +470,9 @@ impl Session {
         let at = self.subscription.settle();
         if opening.start < at {
             let interest = Interest::new(asked.patterns.iter().cloned());
-            let reader = LogReader::new(
-                self.node.source.clone(),
-                interest,
-                asked.filter.clone(),
-                opening.start,
-                at,
-            );
-            self.work =
-                Some(Box::new(Work::Replaying { reader, asked, told_lost: opening.told_lost }));
+            let reader =
+                LogReader::new(self.node.source.clone(), interest, asked.filter.clone(), opening.start, at);
+            self.work = Some(Box::new(Work::Replaying { reader, asked, told_lost: opening.told_lost }));
         } else {
             self.join(&asked);
         }
@@ -513,12 +521,7 @@ impl Session {
         resume: Resume,
     ) {
         let cursor = self.node.source.cursor(start).encode();
-        self.say(&ServerMessage::Subscribed {
-            id,
-            channels: patterns,
-            cursor: cursor.as_str(),
-            resume,
-        });
+        self.say(&ServerMessage::Subscribed { id, channels: patterns, cursor: cursor.as_str(), resume });
     }
 
     /// Something after `at` is no longer kept; what is left follows.
@@ -532,7 +535,8 @@ impl Session {
             return self.refuse(id, "unavailable", "the log cannot be read now: try again");
         };
         let epoch = self.node.source.log.epoch();
-        let events: Vec<_> = page.events.into_iter().map(|event| Arc::new(Shown::new(event, epoch))).collect();
+        let events: Vec<_> =
+            page.events.into_iter().map(|event| Arc::new(Shown::new(event, epoch))).collect();
         let cursor = self.node.source.cursor(page.reached).encode();
         self.say(&ServerMessage::History {
             id: id.as_ref(),
