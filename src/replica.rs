@@ -38,6 +38,7 @@ pub struct Replica {
     settler: JoinHandle<()>,
     fan_out: tokio::task::JoinHandle<()>,
     nudging: tokio::task::JoinHandle<()>,
+    settling: tokio::task::JoinHandle<()>,
     health: Arc<Health>,
 }
 
@@ -68,6 +69,9 @@ enum Showing {
 /// Groups on their way from the writer to the fan-out: beyond that the writer waits.
 const GROUPS_IN_FLIGHT: usize = 64;
 
+/// Syncs whose publishers are still to be answered.
+const SYNCS_IN_FLIGHT: usize = 16;
+
 /// Most events shown at once.
 const EVENTS_AT_ONCE: usize = 256;
 
@@ -88,7 +92,9 @@ impl Replica {
     ) -> std::io::Result<Self> {
         let health = Arc::<Health>::default();
         let (to_fan_out, showing) = mpsc::channel(GROUPS_IN_FLIGHT);
-        let settler = Arc::new(Settler::new(log.clone(), policy, health.clone()));
+        let (to_settle, settled) = mpsc::channel(SYNCS_IN_FLIGHT);
+        let settling_task = tokio::spawn(settler::settle_all(settled));
+        let settler = Arc::new(Settler::new(log.clone(), policy, health.clone(), to_settle));
         let settling = settler.clone();
         let settler_thread =
             std::thread::Builder::new().name("log-sync".into()).spawn(move || settling.run())?;
@@ -101,6 +107,7 @@ impl Replica {
             settler: settler_thread,
             fan_out: tokio::spawn(fan_out(hub, showing)),
             nudging,
+            settling: settling_task,
             health,
         })
     }
@@ -119,6 +126,7 @@ impl Replica {
             let _ = self.settler.join();
         });
         let _ = threads.await;
+        let _ = self.settling.await;
     }
 }
 

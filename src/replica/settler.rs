@@ -5,6 +5,7 @@ use crate::log::Log;
 use crate::publish::{Outcome, Slot};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::mpsc;
 
 /// How long events that nobody waits for may stay in the page cache with [`SyncPolicy::Always`].
 const UNAWAITED: Duration = Duration::from_millis(50);
@@ -14,8 +15,23 @@ pub struct Settler {
     log: Log,
     policy: SyncPolicy,
     health: Arc<Health>,
+    /// Where slots are settled: by a task, which wakes all the publishers of a sync without leaving its thread.
+    /// From here each wake-up would be a switch of threads; measured, that was a third of a publish.
+    settled: mpsc::Sender<Settled>,
     state: Mutex<State>,
     changed: Condvar,
+}
+
+/// Slots with their outcomes.
+pub(super) type Settled = Vec<(Slot, Outcome)>;
+
+/// Settles what the disk has.
+pub(super) async fn settle_all(mut settled: mpsc::Receiver<Settled>) {
+    while let Some(slots) = settled.recv().await {
+        for (slot, outcome) in slots {
+            slot.settle(outcome);
+        }
+    }
 }
 
 #[derive(Default)]
@@ -28,8 +44,13 @@ struct State {
 }
 
 impl Settler {
-    pub(super) fn new(log: Log, policy: SyncPolicy, health: Arc<Health>) -> Self {
-        Self { log, policy, health, state: Mutex::default(), changed: Condvar::new() }
+    pub(super) fn new(
+        log: Log,
+        policy: SyncPolicy,
+        health: Arc<Health>,
+        settled: mpsc::Sender<Settled>,
+    ) -> Self {
+        Self { log, policy, health, settled, state: Mutex::default(), changed: Condvar::new() }
     }
 
     /// Takes slots whose events have been appended, to be settled once the disk has them.
@@ -105,10 +126,10 @@ impl Settler {
 
     fn sync(&self, waiting: Vec<(Slot, Outcome)>) {
         match self.log.sync() {
+            Ok(_) if waiting.is_empty() => {}
             Ok(_) => {
-                for (slot, outcome) in waiting {
-                    slot.settle(outcome);
-                }
+                // The task lives until this thread has ended; without it the slots settle as they are dropped.
+                let _ = self.settled.blocking_send(waiting);
             }
             Err(error) => {
                 if self.health.note(false) {
