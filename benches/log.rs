@@ -1,4 +1,4 @@
-//! What the event log costs: `cargo bench --bench log [-- events]`.
+//! What the event log costs: `cargo bench --bench log [-- EVENTS] [tight] [sustained]`.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use sidewire::event::{
@@ -115,15 +115,12 @@ fn rss_mb() -> u64 {
     statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096 / 1_000_000
 }
 
+/// Files may vanish while they are counted.
 fn disk_bytes(path: &std::path::Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
-    let meta = std::fs::symlink_metadata(path).unwrap();
-    let inner: u64 = if meta.is_dir() {
-        std::fs::read_dir(path).unwrap().map(|entry| disk_bytes(&entry.unwrap().path())).sum()
-    } else {
-        0
-    };
-    inner + meta.blocks() * 512
+    let Ok(meta) = std::fs::symlink_metadata(path) else { return 0 };
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    meta.blocks() * 512 + entries.map(|entry| disk_bytes(&entry.path())).sum::<u64>()
 }
 
 /// CPU time of this thread: what a query costs, whoever else uses the machine.
@@ -168,7 +165,46 @@ fn appends(size: usize, sync: bool) {
     log.close();
 }
 
+/// Writes many times what the limit lets stay: the disk and the memory must not grow.
+fn sustained() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let log = Log::open(LogOptions { max_bytes: 32 << 20, ..LogOptions::new(&path) }).unwrap();
+    let mut random = Random(5);
+    let (mut worst, mut slowest) = (0, Duration::ZERO);
+    let start = Instant::now();
+    for quarter in 1..=4 {
+        for round in 0..4000 {
+            let first = log.next_position().0;
+            let group: Vec<_> = (0..256).map(|n| event(&log, first + n, now(), &mut random)).collect();
+            loop {
+                let begun = Instant::now();
+                if log.append(&group).is_ok() {
+                    slowest = slowest.max(begun.elapsed());
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            if round % 50 == 0 {
+                worst = worst.max(disk_bytes(&path));
+            }
+        }
+        println!(
+            "sustained, quarter {quarter}: {:.1} s, disk at worst {} MB of 33, slowest append {slowest:?}, RSS {} MB, {} events kept",
+            start.elapsed().as_secs_f64(),
+            worst / 1_000_000,
+            rss_mb(),
+            log.stats().events,
+        );
+        slowest = Duration::ZERO;
+    }
+    log.close();
+}
+
 fn main() {
+    if std::env::args().any(|arg| arg == "sustained") {
+        return sustained();
+    }
     let events: u64 = std::env::args().filter_map(|arg| arg.parse().ok()).next().unwrap_or(1_000_000);
     for size in [1, 16, 256] {
         appends(size, false);
@@ -177,7 +213,10 @@ fn main() {
 
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
-    let options = LogOptions::new(&path);
+    let mut options = LogOptions::new(&path);
+    if std::env::args().any(|arg| arg == "tight") {
+        options.max_bytes = 72 << 20;
+    }
     let log = Log::open(options.clone()).unwrap();
     let mut random = Random(11);
     let first = log.next_position().0;

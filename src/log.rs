@@ -7,6 +7,7 @@ mod block;
 mod cache;
 mod codec;
 mod compaction;
+mod delete;
 mod deletions;
 mod directory;
 mod error;
@@ -28,6 +29,7 @@ mod record;
 mod recovery;
 mod remains;
 mod retention;
+mod stats;
 mod terms;
 #[cfg(test)]
 mod testing;
@@ -52,14 +54,14 @@ use directory::Directory;
 use floors::Floors;
 use ids::Ids;
 use meta::{Meta, Watermark};
+use stats::Counters;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use view::{Source, View};
-use walk::{Walk, Wanted};
+use view::View;
 use writer::{Active, Writer};
 
 /// Unpacked blocks that are kept for the next reader.
@@ -280,21 +282,6 @@ struct Work {
     stop: bool,
 }
 
-#[derive(Default)]
-struct Counters {
-    stored_events: AtomicU64,
-    synced_events: AtomicU64,
-    appended_bytes: AtomicU64,
-    fsyncs: AtomicU64,
-    last_fsync_us: AtomicU64,
-    damaged: AtomicU64,
-    disk_bytes: AtomicU64,
-    reclaimed_bytes: AtomicU64,
-    compactions: AtomicU64,
-    quarantined: AtomicU64,
-    fold_failures: AtomicU64,
-}
-
 impl Shared {
     fn open(options: LogOptions, access: Access) -> Result<Self, OpenError> {
         let directory = Directory::open(&options.dir)?;
@@ -339,19 +326,11 @@ impl Shared {
         Position(self.next.load(Ordering::Acquire)).max(self.head().next())
     }
 
-    fn deletions(&self) -> Arc<Deletions> {
-        read_lock(&self.deletions).clone()
-    }
-
     fn change_view(&self, change: impl FnOnce(&mut View)) {
         let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
         let mut changed = View::clone(&view);
         change(&mut changed);
         *view = Arc::new(changed);
-    }
-
-    fn set_deletions(&self, deletions: Deletions) {
-        *self.deletions.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(deletions);
     }
 
     /// Journals in memory, the active one included.
@@ -377,92 +356,6 @@ impl Shared {
 
     fn is_closing(&self) -> bool {
         lock(&self.work).stop
-    }
-
-    fn delete(&self, older_than: Option<UnixMs>, interest: Option<&Interest>) -> Result<u64, DeleteError> {
-        let _one_at_a_time = lock(&self.deleting);
-        let up_to = self.head();
-        let count = self
-            .count(interest, older_than, up_to)
-            .map_err(|ReadError::Unavailable| DeleteError::Unavailable)?;
-        let deletions = self.deletions();
-        let next = deletions.with(deletions::Deletion {
-            number: deletions.next,
-            up_to,
-            older_than,
-            interest: interest.cloned(),
-        });
-        if count == 0 {
-            return Ok(0);
-        }
-        if next.list.len() > deletions::MOST {
-            self.ask_for_sweep();
-            return Err(DeleteError::Busy);
-        }
-        next.write(self.directory.path()).map_err(DeleteError::Io)?;
-        self.set_deletions(next);
-        self.ask_for_sweep();
-        Ok(count)
-    }
-
-    /// Living events of some channels before a time.
-    fn count(
-        &self,
-        interest: Option<&Interest>,
-        before: Option<UnixMs>,
-        up_to: Position,
-    ) -> Result<u64, ReadError> {
-        let filter = Filter::default();
-        let mut wanted = Wanted::new(interest, &filter);
-        wanted.until = before;
-        let mut walk = Walk::new(self, wanted);
-        let (mut at, mut count) = (Position::ZERO, 0);
-        while let Some(step) = walk.forward(at, up_to)? {
-            count += step.events.len() as u64;
-            at = step.reached;
-        }
-        Ok(count)
-    }
-
-    fn ask_for_sweep(&self) {
-        self.sweep_asked.store(true, Ordering::Release);
-        self.wake_keeper();
-    }
-
-    fn stats(&self) -> LogStats {
-        let view = self.view();
-        let mut stats = LogStats {
-            newest: self.head(),
-            oldest: view.sources.first().map(Source::first),
-            fsyncs: self.counters.fsyncs.load(Ordering::Relaxed),
-            last_fsync: Duration::from_micros(self.counters.last_fsync_us.load(Ordering::Relaxed)),
-            disk_bytes: self.counters.disk_bytes.load(Ordering::Relaxed),
-            generations: view.generations.len() as u64,
-            reclaimed_bytes: self.counters.reclaimed_bytes.load(Ordering::Relaxed),
-            compactions: self.counters.compactions.load(Ordering::Relaxed),
-            quarantined: self.counters.quarantined.load(Ordering::Relaxed),
-            fold_failures: self.counters.fold_failures.load(Ordering::Relaxed),
-            damaged: self.counters.damaged.load(Ordering::Relaxed),
-            ids: lock(&self.ids).len() as u64,
-            ..LogStats::default()
-        };
-        for source in &view.sources {
-            match source {
-                Source::Packed(packed) => {
-                    stats.events += packed.fold.events;
-                    stats.raw_bytes += packed.fold.raw_bytes;
-                    stats.oldest_time = stats.oldest_time.or(Some(packed.fold.min_time));
-                }
-                Source::Memory(table) => {
-                    stats.journals += 1;
-                    stats.events += table.len() as u64;
-                    stats.raw_bytes += table.footprint() as u64;
-                    stats.oldest_time = stats.oldest_time.or(table.first_time());
-                }
-            }
-        }
-        stats.folds_waiting = stats.journals.saturating_sub(1);
-        stats
     }
 
     fn close(&self) {

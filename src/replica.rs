@@ -37,6 +37,7 @@ pub struct Replica {
     writer: JoinHandle<()>,
     settler: JoinHandle<()>,
     fan_out: tokio::task::JoinHandle<()>,
+    nudging: tokio::task::JoinHandle<()>,
     health: Arc<Health>,
 }
 
@@ -91,6 +92,8 @@ impl Replica {
         let settling = settler.clone();
         let settler_thread =
             std::thread::Builder::new().name("log-sync".into()).spawn(move || settling.run())?;
+        let nudged = inflow.clone();
+        let nudging = tokio::spawn(async move { nudged.keep_nudging().await });
         let writer = writer::Writer {
             inflow,
             log,
@@ -104,6 +107,7 @@ impl Replica {
             writer: writer_thread,
             settler: settler_thread,
             fan_out: tokio::spawn(fan_out(hub, showing)),
+            nudging,
             health,
         })
     }
@@ -116,6 +120,7 @@ impl Replica {
     /// Waits until everything that the closed inflow held has been appended, settled and shown.
     pub async fn finish(self) {
         let _ = self.fan_out.await;
+        self.nudging.abort();
         let threads = tokio::task::spawn_blocking(move || {
             let _ = self.writer.join();
             let _ = self.settler.join();

@@ -26,6 +26,8 @@ const SWEEP: Duration = Duration::from_secs(10);
 const MOSTLY_DEAD: u64 = 50;
 /// A generation whose events had to be read to count the dead is not read again for so long.
 const EXAMINE_AGAIN: Duration = Duration::from_secs(120);
+/// The same after a deletion that may have touched it.
+const EXAMINE_DELETED_AGAIN: Duration = Duration::from_secs(1);
 /// With more deletions than this pending, generations are rewritten however little is dead, so that they can
 /// be forgotten.
 const MANY_DELETIONS: usize = super::deletions::MOST / 2;
@@ -42,7 +44,13 @@ impl Keeper {
     /// Rewrites at most one generation, if one is worth it.
     pub(super) fn compact(&mut self, shared: &Arc<Shared>) -> Result<(), Setback> {
         let asked = shared.sweep_asked.swap(false, Ordering::AcqRel);
-        if !asked && self.last_sweep.is_some_and(|last| last.elapsed() < SWEEP) {
+        let many = shared.deletions().list.len() > MANY_DELETIONS;
+        if many {
+            // Also the newest events must be rewritten before deletions can be forgotten.
+            shared.seal_active();
+            self.finish_current();
+        }
+        if !asked && !many && self.last_sweep.is_some_and(|last| last.elapsed() < SWEEP) {
             return Ok(());
         }
         self.last_sweep = Some(Instant::now());
@@ -93,7 +101,7 @@ impl Shared {
         if !is_touched && (!is_limited || !generation.may_examine(EXAMINE_AGAIN)) {
             return Ok(false);
         }
-        if is_touched && !generation.may_examine(Duration::from_secs(1)) {
+        if is_touched && !generation.may_examine(EXAMINE_DELETED_AGAIN) {
             return Ok(false);
         }
         let (dead, total) = self.count_dead(&folds)?;

@@ -64,6 +64,8 @@ pub(super) struct Generation {
     pub(super) swept: AtomicU64,
     /// Folds in which damage was met and told of.
     damaged: Mutex<Vec<u64>>,
+    /// Bytes that went through sled since it was opened: about what it holds in memory.
+    passed: AtomicU64,
     /// When its dead events were counted last.
     examined: Mutex<Option<Instant>>,
 }
@@ -83,6 +85,7 @@ impl Generation {
             disk_bytes,
             swept: AtomicU64::new(swept),
             damaged: Mutex::default(),
+            passed: AtomicU64::new(0),
             examined: Mutex::default(),
         }
     }
@@ -145,7 +148,9 @@ impl Generation {
 
     /// Reads a value.
     pub(super) fn get(&self, fold: u64, kind: Kind, number: u32) -> Result<Option<Vec<u8>>, Trouble> {
-        self.with(|db| read_object(db, fold, kind, number))
+        let value = self.with(|db| read_object(db, fold, kind, number))?;
+        self.passed.fetch_add(value.as_ref().map_or(0, Vec::len) as u64, Ordering::Relaxed);
+        Ok(value)
     }
 
     /// Writes values and makes them durable.
@@ -154,6 +159,8 @@ impl Generation {
         fold: u64,
         values: impl Iterator<Item = (Kind, u32, &'a [u8])> + Clone,
     ) -> Result<(), Trouble> {
+        let bytes: usize = values.clone().map(|(_, _, bytes)| bytes.len()).sum();
+        self.passed.fetch_add(bytes as u64, Ordering::Relaxed);
         self.with(|db| {
             // sled writes all values of a node again whenever it splits. Split by keys without values first,
             // the values are then written once: the file is half as large.
@@ -176,6 +183,11 @@ impl Generation {
         })
     }
 
+    /// About how many bytes sled holds of it: its own cache keeps what it once read.
+    pub(super) fn held_bytes(&self) -> u64 {
+        self.passed.load(Ordering::Relaxed).min(self.disk_bytes())
+    }
+
     /// Whether sled has it open.
     pub(super) fn is_open(&self) -> bool {
         self.slot.read().unwrap_or_else(PoisonError::into_inner).is_some()
@@ -190,6 +202,7 @@ impl Generation {
     /// Closes it, which frees its memory; the next read opens it again.
     pub(super) fn close(&self) {
         let db = self.slot.write().unwrap_or_else(PoisonError::into_inner).take();
+        self.passed.store(0, Ordering::Relaxed);
         // sled flushes when it is dropped, and panics if that fails.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(db)));
     }
@@ -209,7 +222,7 @@ impl Generation {
                 Err(Trouble::Gone) => return Err(Trouble::Gone),
                 Err(other) => trouble = other,
             }
-            tracing::warn!(path = %self.path.display(), attempt, ?trouble, "a generation failed");
+            tracing::debug!(path = %self.path.display(), attempt, ?trouble, "a generation failed");
             self.close();
         }
         Err(trouble)

@@ -23,8 +23,11 @@ use std::time::{Duration, Instant};
 const TICK: Duration = Duration::from_millis(500);
 /// A generation that nobody read for this long is closed.
 const IDLE: Duration = Duration::from_secs(30);
-/// More are not open at a time.
-const MOST_OPEN: usize = 6;
+/// More are not open for longer than a tick. A log of up to 512 MiB has fewer; opening one costs a reader 5 to
+/// 25 ms.
+const MOST_OPEN: usize = 10;
+/// sled hardly forgets what it read: beyond this much, generations are closed to free it.
+const MOST_HELD_BYTES: u64 = 80 << 20;
 /// After a failure the next attempt waits this long, and twice as long each time.
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LONGEST_RETRY: Duration = Duration::from_secs(15);
@@ -120,9 +123,7 @@ impl Keeper {
         let wait = FIRST_RETRY.saturating_mul(1 << self.failures.min(10)).min(LONGEST_RETRY);
         self.not_before = Some(Instant::now() + wait);
         // The handle may be poisoned by the failure, and the list may have half a record.
-        if let Some(current) = self.current.take() {
-            current.generation.close();
-        }
+        self.finish_current();
     }
 
     /// Packs every sealed journal, oldest first.
@@ -169,7 +170,7 @@ impl Keeper {
             directory::remove(&file)?;
         }
         if generation.measure() >= shared.options.generation_bytes() {
-            self.current = None;
+            self.finish_current();
         }
         shared.expire(0)?;
         Ok(())
@@ -206,6 +207,14 @@ impl Keeper {
         Some(Current { generation, list })
     }
 
+    /// Nothing more is added to the current generation. Closing it frees what sled holds in memory; who reads
+    /// it opens it again.
+    pub(super) fn finish_current(&mut self) {
+        if let Some(current) = self.current.take() {
+            current.generation.close();
+        }
+    }
+
     pub(super) fn is_current(&self, generation: &Arc<Generation>) -> bool {
         self.current.as_ref().is_some_and(|current| Arc::ptr_eq(&current.generation, generation))
     }
@@ -215,8 +224,11 @@ impl Keeper {
         let view = shared.view();
         let mut open: Vec<_> = view.generations.iter().filter(|generation| generation.is_open()).collect();
         open.sort_by_key(|generation| generation.idle());
+        let mut held = 0;
         for (place, generation) in open.iter().enumerate() {
-            if place >= MOST_OPEN || generation.idle() >= IDLE {
+            held += generation.held_bytes();
+            if place >= MOST_OPEN || generation.idle() >= IDLE || held > MOST_HELD_BYTES {
+                held -= generation.held_bytes();
                 generation.close();
             }
         }

@@ -101,6 +101,8 @@ pub struct LogStats {
     pub oldest_time: Option<UnixMs>,
     /// The newest position.
     pub newest: Position,
+    /// Bytes written to journals since the start.
+    pub appended_bytes: u64,
     /// Bytes of disk given back since the start.
     pub reclaimed_bytes: u64,
     /// Generations rewritten without their dead events since the start.

@@ -25,6 +25,11 @@ impl Shared {
         }
     }
 
+    /// Seals the active journal, whatever is in it.
+    pub(super) fn seal_active(&self) {
+        self.seal(&mut lock(&self.writer));
+    }
+
     /// Removes the oldest generations while they hold no living event, or the log with `room` more bytes would
     /// take more than its limit. One without a living event behind an older one that has some is rewritten
     /// instead: what is removed is always everything up to a position.

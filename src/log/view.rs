@@ -125,7 +125,7 @@ impl View {
     pub(super) fn is_broken_after(&self, cursor: Position) -> bool {
         cursor < self.floor
             || self.holes.iter().any(|hole| {
-                if hole.lost { cursor < hole.up_to } else { hole.after < cursor && cursor <= hole.up_to }
+                if hole.lost { cursor < hole.up_to } else { hole.after < cursor && cursor < hole.up_to }
             })
     }
 }

@@ -290,3 +290,42 @@ fn after_a_failed_sync_the_end_is_written_anew() {
     wait_for("packing", || log.stats().journals == 0);
     assert_eq!(read_all(&log, &[">"]), expected);
 }
+
+#[test]
+fn times_select_in_both_orders() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let start = now() - 100_000;
+    let first = log.next_position().0;
+    // Times need not grow with positions.
+    let all: Vec<_> = (0..5000)
+        .map(|n| event(first + n).time(start + n * 10 + (n * 7919 % 500)).bytes(vec![1; 200]).shared())
+        .collect();
+    append(&log, &all);
+    drop(log);
+    for is_packed in [false, true] {
+        let log = open(dir.path());
+        if is_packed {
+            wait_for("packing", || log.stats().journals == 0);
+        }
+        for (since, until) in [
+            (None, Some(start + 9000)),
+            (Some(start + 31_000), None),
+            (Some(start + 700), Some(start + 1900)),
+        ] {
+            let mut expected: Vec<_> = all
+                .iter()
+                .filter(|event| {
+                    since.is_none_or(|since| event.time >= since)
+                        && until.is_none_or(|until| event.time < until)
+                })
+                .cloned()
+                .collect();
+            let query = Query { since, until, limit: 5000, ..Query::default() };
+            assert_eq!(log.query(&query).unwrap().events, expected);
+            expected.reverse();
+            let query = Query { order: Order::Descending, ..query };
+            assert_eq!(log.query(&query).unwrap().events, expected);
+        }
+    }
+}

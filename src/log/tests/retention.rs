@@ -276,3 +276,26 @@ fn typical_events_take_less_than_two_fifths_of_their_wire_form() {
     println!("{wire} bytes on the wire, {disk} on the disk: {saved} % smaller");
     assert!(saved >= 60, "only {saved} % smaller");
 }
+
+#[test]
+fn any_number_of_deletions_is_carried_out_in_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let mut left = Vec::new();
+    for n in 0..2 * deletions::MOST {
+        let first = log.next_position().0;
+        let group =
+            [event(first).channel(&format!("gone.{n}")).shared(), event(first + 1).channel("kept").shared()];
+        append(&log, &group);
+        left.push(group[1].clone());
+        let gone = interest(&[&format!("gone.{n}")]);
+        wait_for("room for a deletion", || match log.delete(None, Some(&gone)) {
+            Ok(count) => count == 1,
+            Err(DeleteError::Busy) => false,
+            Err(error) => panic!("{error}"),
+        });
+    }
+    assert_eq!(read_all(&log, &[">"]), left);
+    drop(log);
+    assert_eq!(read_all(&open(dir.path()), &[">"]), left);
+}
