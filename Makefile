@@ -14,7 +14,7 @@ TEST_THREADS ?= 4
 # How long `make fuzz` stays with each target.
 FUZZ_SECONDS ?= 60
 
-.PHONY: help run test setup format clippy cargo-test documentation conformance licences lint audit bench fuzz
+.PHONY: help run test setup format clippy cargo-test documentation readme conformance licences lint audit bench fuzz
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,7 @@ test: ## everything that must hold before a commit
 	@$(MAKE) --no-print-directory setup
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory cargo-test
+	@$(MAKE) --no-print-directory readme
 	@$(MAKE) --no-print-directory conformance
 	@$(MAKE) --no-print-directory licences
 
@@ -46,6 +47,10 @@ documentation:
 
 cargo-test: ## unit tests and the tests against the binary
 	RUST_TEST_THREADS=$(TEST_THREADS) cargo test --locked
+
+readme: ## the shell lines of the README, against a node
+	cargo build --locked --quiet
+	tests/readme.sh target/debug/sidewire
 
 conformance: ## the WebSocket conformance cases against `sidewire echo`
 	cargo build --locked --quiet
