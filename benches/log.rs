@@ -8,10 +8,6 @@ use sidewire::log::{Budget, Log, LogOptions, Order, Query};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// As in the binary: what an allocator keeps is a large part of what there is to see.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 struct Random(u64);
 
 impl Random {
