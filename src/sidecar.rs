@@ -25,7 +25,7 @@ pub struct Sidecar {
     log: Log,
     config: Config,
     listeners: JoinSet<()>,
-    stopping: watch::Sender<bool>,
+    stopping: Stopping,
     probe: JoinHandle<()>,
 }
 
@@ -101,7 +101,7 @@ impl Sidecar {
             config.to_json(),
         );
         let probe = tokio::spawn(keep_probing(node.clone()));
-        let (stopping, _) = watch::channel(false);
+        let stopping = Stopping::default();
         let listeners = serve(bound, &node, &config, &stopping);
         let stats = log.stats();
         tracing::info!(
@@ -119,7 +119,7 @@ impl Sidecar {
 
     /// Puts what can change while it runs in force: limits, origins, routes, heartbeats. Clients stay.
     pub fn reload(&mut self, config: Config) {
-        let fixed: [(&str, bool); 6] = [
+        let fixed: [(&str, bool); 8] = [
             (
                 "listen",
                 self.config.app.listen != config.app.listen
@@ -127,7 +127,9 @@ impl Sidecar {
                     || self.config.admin.listen != config.admin.listen,
             ),
             ("log", self.config.log != config.log),
-            ("bus", self.config.bus.url != config.bus.url),
+            ("bus.url", self.config.bus.url != config.bus.url),
+            ("bus.publish_timeout", self.config.bus.publish_timeout != config.bus.publish_timeout),
+            ("telemetry.log_format", self.config.telemetry.log_format != config.telemetry.log_format),
             ("queue", self.config.queue != config.queue),
             ("channels", self.config.channels != config.channels),
             ("limits.header_timeout", self.config.limits.header_timeout != config.limits.header_timeout),
@@ -150,8 +152,10 @@ impl Sidecar {
             over_ms = self.config.client.drain.as_millis() as u64,
             "draining"
         );
+        // Who comes now is sent elsewhere by a refused connection; the app still publishes.
+        self.stopping.clients.send_replace(true);
         self.node.registry.drain(self.config.client.drain).await;
-        self.stopping.send_replace(true);
+        self.stopping.others.send_replace(true);
         let mut listeners = self.listeners;
         // Requests in flight are answered; who takes longer than the longest of them is cut off.
         let patience = self.config.bus.publish_timeout + Duration::from_secs(1);
@@ -165,6 +169,13 @@ impl Sidecar {
         let _ = tokio::task::spawn_blocking(move || log.close()).await;
         tracing::info!(took_ms = started.elapsed().as_millis() as u64, "stopped");
     }
+}
+
+/// Tells listeners to stop: those of clients first.
+#[derive(Default)]
+struct Stopping {
+    clients: watch::Sender<bool>,
+    others: watch::Sender<bool>,
 }
 
 type Bound = Vec<(&'static str, Listener)>;
@@ -188,13 +199,13 @@ fn bind(config: &Config) -> Result<Bound, StartError> {
     Ok(bound)
 }
 
-fn serve(bound: Bound, node: &Arc<Node>, config: &Config, stopping: &watch::Sender<bool>) -> JoinSet<()> {
+fn serve(bound: Bound, node: &Arc<Node>, config: &Config, stopping: &Stopping) -> JoinSet<()> {
     let limits = settings::connection_limits(config);
     let (app, client, admin) = (App::new(node.clone()), Client::new(node.clone()), Admin::new(node.clone()));
     let mut listeners = JoinSet::new();
     for (listener, socket) in bound {
         tracing::info!(listener, address = %socket.address(), "listening");
-        let stopping = stopping.subscribe();
+        let stopping = if listener == "client" { &stopping.clients } else { &stopping.others }.subscribe();
         match listener {
             "app" => listeners.spawn(socket.run(app.clone(), limits, stopping)),
             "client" => listeners.spawn(socket.run(client.clone(), limits, stopping)),

@@ -30,7 +30,7 @@ pub enum ClientMessage {
         id: Option<MessageId>,
         /// Of these channels.
         channel: Pattern,
-        /// After this cursor; without one the newest.
+        /// After this cursor; without one from the oldest on.
         after: Option<Cursor>,
         /// Most events of the answer.
         limit: Option<usize>,

@@ -40,7 +40,7 @@ impl EntryError {
         Self {
             field: Some("data"),
             ..Self::too_large(format!(
-                "`data` may have at most {event_bytes} bytes (`limits.body_bytes`): send less, or a link to it"
+                "`data` may have at most {event_bytes} bytes (`limits.event_bytes`): send less, or a link to it"
             ))
         }
     }

@@ -131,7 +131,9 @@ impl Client {
             }
         };
         if self.node.is_draining() {
-            return Err(ApiError::unavailable("unavailable", "this node is going away: connect again"));
+            // No answer at all: a browser's `EventSource` comes back after a broken connection, but never
+            // after a 503 (WHATWG HTML, section 9.2.3).
+            return Ok(Reply::Takeover(Box::new(|stream, _| drop(stream))));
         }
         let admission = self.admit(peer, settings)?;
         let node = self.node.clone();

@@ -7,9 +7,10 @@ use super::stream::Stream;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
+use hyper::header::{self, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::Service;
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -178,6 +179,18 @@ impl<H: Handler> Service<Request<Incoming>> for RequestService<H> {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.state.request_begins();
         let (state, slot) = (self.state.clone(), self.slot.clone());
+        if let Some(coding) = request.headers().get(header::TRANSFER_ENCODING)
+            && !coding.as_bytes().eq_ignore_ascii_case(b"chunked")
+        {
+            // Where one reader sees a chunked body another may see none: the connection cannot be trusted.
+            let refused = ApiError::new(
+                StatusCode::BAD_REQUEST,
+                "invalid_request",
+                "`Transfer-Encoding` may only be `chunked`",
+            );
+            let refused = refused.with_header(header::CONNECTION, HeaderValue::from_static("close"));
+            return Box::pin(async { Ok(refused.into_response()) });
+        }
         let reply = self.handler.clone().handle(request, self.peer);
         Box::pin(async move {
             let reply = reply.await;

@@ -143,7 +143,8 @@ pub(super) async fn blocking<T: Send + 'static>(
     match tokio::task::spawn_blocking(read).await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => {
-            tracing::warn!(%error, "the log could not be read");
+            // Told once, where it happens; here it would be a line for each request.
+            tracing::debug!(%error, "the log could not be read");
             Err(unreadable())
         }
         Err(_) => Err(unreadable()),

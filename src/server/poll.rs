@@ -14,6 +14,7 @@ use http_body_util::Full;
 use hyper::Response;
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 /// Longest wait that a client may ask for.
@@ -88,25 +89,15 @@ pub(super) async fn poll(
     Ok(response)
 }
 
-/// What the subscription has now. With `patient`, reading the log is waited for: without a timeout a client
-/// still gets what the log has.
+/// What the subscription has now. With `patient`, a read of the log that is under way is waited for, and
+/// nothing else: a client without a timeout still gets what the log has.
 async fn ready_now(subscription: &mut Subscription, patient: bool) -> Option<Next> {
-    if patient && subscription.is_reading_log() {
-        return Some(poll_fn(|context| subscription.poll_next(context)).await);
-    }
-    let next = poll_fn(|context| {
-        std::task::Poll::Ready(match subscription.poll_next(context) {
-            std::task::Poll::Ready(next) => Some(next),
-            std::task::Poll::Pending => None,
-        })
+    poll_fn(|context| match subscription.poll_next(context) {
+        Poll::Ready(next) => Poll::Ready(Some(next)),
+        Poll::Pending if patient && subscription.is_reading_log() => Poll::Pending,
+        Poll::Pending => Poll::Ready(None),
     })
-    .await;
-    match next {
-        None if subscription.is_reading_log() && patient => {
-            Some(poll_fn(|context| subscription.poll_next(context)).await)
-        }
-        next => next,
-    }
+    .await
 }
 
 struct Page {

@@ -206,7 +206,11 @@ impl Registry {
             for handle in chunk {
                 handle.close(CloseReason::GoingAway);
             }
-            tokio::time::sleep(spread / steps as u32).await;
+            let pause = tokio::time::Instant::now() + spread / steps as u32;
+            // The last of them may be gone before their time is over.
+            while !self.handles().is_empty() && tokio::time::Instant::now() < pause {
+                tokio::time::sleep((spread / steps as u32).min(Duration::from_millis(10))).await;
+            }
         }
         let patience = tokio::time::Instant::now() + spread.max(Duration::from_secs(1));
         while !self.handles().is_empty() && tokio::time::Instant::now() < patience {

@@ -81,7 +81,7 @@ impl LogReader {
         let page = match outcome {
             Ok(Ok(page)) => page,
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the log could not be read for a client");
+                tracing::debug!(%error, "the log could not be read for a client");
                 return Poll::Ready(None);
             }
             Err(_) => return Poll::Ready(None),

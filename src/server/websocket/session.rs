@@ -14,7 +14,7 @@ use crate::server::rate::Rate;
 use crate::server::registry::{Admission, Registration};
 use crate::server::request_subscription::Asked;
 use crate::server::stream::Stream;
-use crate::subscribe::{LogReader, Opening, Request, Subscription, open};
+use crate::subscribe::{LogReader, MAX_HISTORY, Opening, Request, Subscription, open};
 use crate::websocket::{Decoder, Incoming, Limits, close_frame, close_reply, finish, ping_frame, pong_frame};
 use bytes::{Bytes, BytesMut};
 use std::cell::Cell;
@@ -245,7 +245,12 @@ impl Session {
                 }
                 Poll::Pending => {}
             }
-            let idle = self.outlet.is_flushed() && self.waiting.is_empty() && self.first.is_empty();
+            // Flushed is not enough: while a page of the log is being read there is nothing to write, but the
+            // client does not have everything yet.
+            let idle = self.outlet.is_flushed()
+                && self.waiting.is_empty()
+                && self.first.is_empty()
+                && !self.subscription.is_reading_log();
             progress |= self.poll_work(idle, context);
             if !progress {
                 return Poll::Pending;
@@ -363,8 +368,14 @@ impl Session {
             }
             ClientMessage::History { id, channel, after, limit } => {
                 let log = self.node.source.log.clone();
-                if after.is_some_and(|after| after.epoch != log.epoch()) {
+                let head = self.node.source.hub.head();
+                if after.is_some_and(|after| after.epoch != log.epoch() || after.position > head) {
                     return self.refuse(id, "reset", "the log of this cursor is gone: ask without it");
+                }
+                if limit.is_some_and(|limit| limit > MAX_HISTORY) {
+                    let message =
+                        format!("`limit` is at most {MAX_HISTORY}: ask for the next page by its cursor");
+                    return self.refuse(id, "invalid_parameter", &message);
                 }
                 let query = Query {
                     interest: Interest::new([channel]),
