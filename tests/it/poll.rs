@@ -133,3 +133,17 @@ async fn poll_answers_may_not_be_cached() {
     let caching = answer.header("cache-control").expect("Cache-Control");
     assert!(caching.contains("no-store") || caching.contains("no-cache"), "{caching}");
 }
+
+#[tokio::test]
+async fn a_timeout_of_0_never_waits_for_channels_with_nothing_to_replay() {
+    let sidecar = TestSidecar::start().await;
+    let cursor = sidecar.cursor_now().await;
+    sidecar.publish_numbers("busy", 0..300).await;
+    let mut client = sidecar.client();
+    // The log is read for nothing, which is where a wait could slip in.
+    for _ in 0..20 {
+        let target = format!("/v1/poll?channel=quiet&timeout=0&cursor={cursor}");
+        let answer = within("an answer", client.get(&target)).await.success();
+        assert_eq!((&answer["resume"], answer_numbers(&answer)), (&json!("ok"), vec![]));
+    }
+}

@@ -279,3 +279,40 @@ async fn the_node_pings_a_silent_client() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_channel_joined_while_another_is_replayed_begins_where_it_was_asked_to() {
+    let sidecar = TestSidecar::start().await;
+    let begin = sidecar.cursor_now().await;
+    for round in 0..20 {
+        sidecar.publish_numbers("long", round * 100..round * 100 + 100).await;
+        sidecar.publish_numbers("late", round * 100..round * 100 + 100).await;
+    }
+    let mut client = open(&sidecar, "/v1/ws").await;
+    client.send(&json!({"type": "subscribe", "channels": ["long"], "cursor": begin})).await;
+    client.send(&json!({"type": "subscribe", "channels": ["late"]})).await;
+    let (mut long, mut late_begun) = (Vec::new(), false);
+    while long.len() < 2_000 || !late_begun {
+        let message = client.next().await;
+        match message["type"].as_str() {
+            Some("event") => {
+                assert_eq!(message["channel"], "long", "the other one begins now: {message}");
+                long.push(message["data"]["n"].as_u64().expect("a number"));
+            }
+            Some("subscribed") => late_begun |= message["channels"] == json!(["late"]),
+            _ => {}
+        }
+    }
+    assert_eq!(long, (0..2_000).collect::<Vec<_>>());
+    client.expect_nothing().await;
+    sidecar.publish_numbers("late", 7..8).await;
+    assert_eq!(client.next_numbers(1).await, [7]);
+}
+
+#[tokio::test]
+async fn history_on_the_connection_has_a_limit() {
+    let sidecar = TestSidecar::start().await;
+    let mut client = open(&sidecar, "/v1/ws").await;
+    client.send(&json!({"type": "history", "id": "h", "channel": "a", "limit": 1_001})).await;
+    assert_eq!(client.expect("error").await["code"], "invalid_parameter");
+}
