@@ -5,12 +5,13 @@
 
 mod inflow;
 mod memory;
+mod receipt;
 
 pub use inflow::{Arriving, Inflow};
 pub use memory::Memory;
+pub use receipt::{Outcome, Receipt, Slot};
 
 use crate::event::{Event, Position};
-use crate::publish::Slot;
 use std::fmt;
 use tokio::sync::oneshot;
 

@@ -1,11 +1,7 @@
 //! The flow in: a valid draft gets its id, its time and its expiry, goes to the bus, and its publisher is
 //! answered when it is as safe as the publisher asked.
 
-mod receipt;
-
-pub use receipt::{Outcome, Receipt, Slot};
-
-use crate::bus::{Bus, Refused, Stamped};
+use crate::bus::{Bus, Outcome, Receipt, Refused, Stamped};
 use crate::event::{Channel, Draft, Event, EventId, Position, UnixMs};
 use crate::log::Log;
 use crate::metrics::Metrics;

@@ -1,8 +1,7 @@
 //! The queue between the bus and the replica: bounded by bytes and age, taken in groups of whatever is waiting.
 
-use super::{Refused, Stamped};
+use super::{Refused, Slot, Stamped};
 use crate::event::{Event, Position};
-use crate::publish::Slot;
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

@@ -1,16 +1,12 @@
 //! WebSocket frames as a server sends them: whole, unmasked, without extensions (RFC 6455, section 5.2).
 
+use crate::websocket::frame_header;
 use bytes::Bytes;
+
+pub(super) use crate::websocket::Opcode;
 
 /// The longest frame header without a mask.
 pub(super) const MAX_HEADER_BYTES: usize = 10;
-
-/// The opcode of a data frame.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Opcode {
-    Text = 1,
-    Binary = 2,
-}
 
 /// A frame whose payload `write` appends to the buffer. The header is put before it afterwards, when its length
 /// is known: there is room for the longest one, and the shorter ones are cut.
@@ -25,29 +21,11 @@ pub(super) fn whole(opcode: Opcode, payload_bytes: usize, write: impl FnOnce(&mu
 /// Puts the header of a frame right before its payload of `length` bytes, which begins after
 /// [`MAX_HEADER_BYTES`] and may be followed by other bytes.
 pub(super) fn seal(mut buffer: Vec<u8>, opcode: Opcode, length: usize) -> Bytes {
-    let (header, header_bytes) = header(opcode, length);
-    let start = MAX_HEADER_BYTES - header_bytes;
-    buffer[start..MAX_HEADER_BYTES].copy_from_slice(&header[..header_bytes]);
+    let header = frame_header(opcode, length);
+    let start = MAX_HEADER_BYTES - header.len();
+    buffer[start..MAX_HEADER_BYTES].copy_from_slice(&header);
     // What is kept for a while should not keep what it did not use.
     Bytes::from(buffer.into_boxed_slice()).slice(start..)
-}
-
-/// The header of a frame with FIN set, and how many bytes of it count.
-fn header(opcode: Opcode, length: usize) -> ([u8; MAX_HEADER_BYTES], usize) {
-    let mut header = [0; MAX_HEADER_BYTES];
-    header[0] = 0x80 | opcode as u8;
-    if length < 126 {
-        header[1] = length as u8;
-        (header, 2)
-    } else if let Ok(length) = u16::try_from(length) {
-        header[1] = 126;
-        header[2..4].copy_from_slice(&length.to_be_bytes());
-        (header, 4)
-    } else {
-        header[1] = 127;
-        header[2..].copy_from_slice(&(length as u64).to_be_bytes());
-        (header, 10)
-    }
 }
 
 /// How long the header is that a frame begins with.

@@ -1,8 +1,8 @@
 //! The thread that waits for the disk. Whatever has gathered while one `fdatasync` ran shares the next.
 
 use super::{Health, SyncPolicy};
+use crate::bus::{Outcome, Slot};
 use crate::log::Log;
-use crate::publish::{Outcome, Slot};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;

@@ -1,12 +1,11 @@
 //! The thread that appends.
 
 use super::{Health, Settler, Showing};
-use crate::bus::{Arriving, Inflow};
+use crate::bus::{Arriving, Inflow, Outcome, Slot};
 use crate::codec::Shown;
 use crate::event::{Event, EventId, Position};
 use crate::log::{AppendError, Log};
 use crate::metrics::Metrics;
-use crate::publish::{Outcome, Slot};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;

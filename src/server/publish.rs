@@ -3,10 +3,10 @@
 use super::error::{ApiError, json};
 use super::node::{Node, Settings};
 use super::request::{Parameters, read_body};
-use crate::bus::Refused;
+use crate::bus::{Outcome, Refused};
 use crate::event::CursorText;
 use crate::intake::{self, EntryError};
-use crate::publish::{Ack, Outcome, Published};
+use crate::publish::{Ack, Published};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;

@@ -1,5 +1,6 @@
 //! WebSocket clients: the handshake, then one small task for each.
 
+mod conversation;
 mod session;
 
 use super::connection::Takeover;

@@ -1,25 +1,22 @@
-//! One WebSocket client: what it says, what it is told, and its events.
+//! One WebSocket client: its socket, read and written, from the handshake to the close.
 
-use crate::codec::{
-    self, ClientMessage, ClientMessageError, Encoding, Framing, MessageId, Resume, ServerMessage, Shown,
-};
-use crate::event::{EventName, Filter, Interest, Pattern, Position};
-use crate::log::{Order, Query, QueryPage};
+use super::conversation::{Subscribe, Work};
+use crate::codec::{ClientMessage, ClientMessageError, Encoding, Framing, ServerMessage, Shown};
+use crate::event::EventName;
 use crate::metrics::Transport;
 use crate::server::close::CloseReason;
-use crate::server::history::blocking;
 use crate::server::node::Node;
 use crate::server::outlet::{Halt, Outlet};
 use crate::server::rate::Rate;
 use crate::server::registry::{Admission, Registration};
 use crate::server::request_subscription::Asked;
 use crate::server::stream::Stream;
-use crate::subscribe::{LogReader, MAX_HISTORY, Opening, Request, Subscription, open};
+use crate::subscribe::{Opening, Subscription};
 use crate::websocket::{Decoder, Incoming, Limits, close_frame, close_reply, finish, ping_frame, pong_frame};
 use bytes::{Bytes, BytesMut};
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::future::{Future, poll_fn};
+use std::future::{Future as _, poll_fn};
 use std::io::ErrorKind;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -32,66 +29,32 @@ const READ_BYTES: usize = 16 << 10;
 /// Reads at one wake-up before other tasks get their turn.
 const READS_AT_ONCE: usize = 8;
 /// Answers that may wait for the socket; beyond that nothing more is read from this client.
-const WAITING_BYTES: usize = 64 << 10;
+pub(super) const WAITING_BYTES: usize = 64 << 10;
 /// How often a client is looked at when no pings are sent.
 const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 /// For the closing handshake.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
-/// Events of one `history` answer, unless the client says.
-const HISTORY_LIMIT: usize = 100;
 
 /// A client's connection.
 pub(super) struct Session {
-    node: Arc<Node>,
-    encoding: Encoding,
+    pub(super) node: Arc<Node>,
+    pub(super) encoding: Encoding,
     outlet: Outlet,
     decoder: Decoder,
-    subscription: Subscription,
+    pub(super) subscription: Subscription,
     registration: Registration,
     close_on: Arc<[EventName]>,
     /// Frames that are no events, in order.
-    waiting: VecDeque<Bytes>,
-    waiting_bytes: usize,
+    pub(super) waiting: VecDeque<Bytes>,
+    pub(super) waiting_bytes: usize,
     /// Messages that came while an earlier one is still being worked on.
-    inbox: VecDeque<Result<ClientMessage, ClientMessageError>>,
-    work: Option<Box<Work>>,
+    pub(super) inbox: VecDeque<Result<ClientMessage, ClientMessageError>>,
+    pub(super) work: Option<Box<Work>>,
     /// Events to be sent before the live ones.
-    first: Vec<Arc<Shown>>,
+    pub(super) first: Vec<Arc<Shown>>,
     rate: Rate,
     heard: Instant,
     _admission: Admission,
-}
-
-/// What a message began that cannot be done at once. Messages are worked on one by one, in order.
-enum Work {
-    Opening {
-        future: BoxFuture<Opening>,
-        asked: Subscribe,
-    },
-    /// Waits until the client has everything up to now.
-    Opened {
-        opening: Opening,
-        asked: Subscribe,
-    },
-    /// Events that only the new channels missed; what is live waits.
-    Replaying {
-        reader: LogReader,
-        asked: Subscribe,
-        told_lost: Position,
-    },
-    History {
-        future: BoxFuture<Option<QueryPage>>,
-        id: Option<MessageId>,
-    },
-}
-
-type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-
-/// A `subscribe` in work.
-struct Subscribe {
-    id: Option<MessageId>,
-    patterns: Vec<Pattern>,
-    filter: Option<Arc<Filter>>,
 }
 
 /// Why a session ends.
@@ -319,184 +282,6 @@ impl Session {
         }
     }
 
-    /// Works on messages until one begins something longer; true if there was any.
-    fn work_on_messages(&mut self) -> bool {
-        let mut progress = false;
-        while self.work.is_none() && self.waiting_bytes <= WAITING_BYTES {
-            let Some(message) = self.inbox.pop_front() else { break };
-            progress = true;
-            match message {
-                Ok(message) => self.answer(message),
-                Err(error) => self.refuse(error.id, error.code, &error.message),
-            }
-        }
-        if self.inbox.is_empty() && self.inbox.capacity() > 0 {
-            self.inbox = VecDeque::new();
-        }
-        progress
-    }
-
-    fn answer(&mut self, message: ClientMessage) {
-        match message {
-            ClientMessage::Ping { id } => self.say(&ServerMessage::Pong { id: id.as_ref() }),
-            ClientMessage::Subscribe(asked) => {
-                let codec::Subscribe { id, channels, cursor, history, last, filter } = asked;
-                let most = self.node.settings().subscriptions;
-                if self.subscription.len() + channels.len() > most {
-                    let message = format!("a connection takes at most {most} channels and patterns");
-                    return self.refuse(id, "too_many_channels", &message);
-                }
-                let filter = (!filter.is_open()).then(|| Arc::new(filter));
-                let request = Request {
-                    interest: Interest::new(channels.iter().cloned()),
-                    filter: filter.clone(),
-                    cursor,
-                    history: history.unwrap_or(0),
-                    last,
-                };
-                let node = self.node.clone();
-                let future: BoxFuture<_> = Box::pin(async move { open(&node.source, &request).await });
-                let asked = Subscribe { id, patterns: channels, filter };
-                self.work = Some(Box::new(Work::Opening { future, asked }));
-            }
-            ClientMessage::Unsubscribe { id, channels } => {
-                let left: Vec<_> =
-                    channels.iter().filter(|pattern| self.subscription.leave(pattern)).collect();
-                self.node.metrics.subscriptions.sub(left.len() as i64);
-                let channels: Vec<_> = left.into_iter().cloned().collect();
-                self.say(&ServerMessage::Unsubscribed { id: id.as_ref(), channels: &channels });
-            }
-            ClientMessage::History { id, channel, after, limit } => {
-                let log = self.node.source.log.clone();
-                let head = self.node.source.hub.head();
-                if after.is_some_and(|after| after.epoch != log.epoch() || after.position > head) {
-                    return self.refuse(id, "reset", "the log of this cursor is gone: ask without it");
-                }
-                if limit.is_some_and(|limit| limit > MAX_HISTORY) {
-                    let message =
-                        format!("`limit` is at most {MAX_HISTORY}: ask for the next page by its cursor");
-                    return self.refuse(id, "invalid_parameter", &message);
-                }
-                let query = Query {
-                    interest: Interest::new([channel]),
-                    filter: Filter::default(),
-                    since: None,
-                    until: None,
-                    after: after.map_or(Position::ZERO, |after| after.position),
-                    before: None,
-                    limit: limit.unwrap_or(HISTORY_LIMIT),
-                    offset: 0,
-                    order: Order::Ascending,
-                };
-                let future: BoxFuture<_> =
-                    Box::pin(async move { blocking(move || log.query(&query)).await.ok() });
-                self.work = Some(Box::new(Work::History { future, id }));
-            }
-            ClientMessage::Unavailable { id, kind } => {
-                let message = format!("`{kind}` is not available in this version");
-                self.refuse(id, "forbidden", &message);
-            }
-        }
-    }
-
-    /// Moves what a message began; true if it got further.
-    fn poll_work(&mut self, idle: bool, context: &mut Context<'_>) -> bool {
-        let Some(mut work) = self.work.take() else { return false };
-        match &mut *work {
-            Work::Opening { future, .. } => {
-                let Poll::Ready(opening) = future.as_mut().poll(context) else {
-                    self.work = Some(work);
-                    return false;
-                };
-                let Work::Opening { asked, .. } = *work else { unreachable!("matched above") };
-                self.work = Some(Box::new(Work::Opened { opening, asked }));
-                true
-            }
-            Work::Opened { .. } if !idle && !self.subscription.is_empty() => {
-                self.work = Some(work);
-                false
-            }
-            Work::Opened { .. } => {
-                let Work::Opened { opening, asked } = *work else { unreachable!("matched above") };
-                self.begin_subscription(opening, asked);
-                true
-            }
-            Work::Replaying { reader, told_lost, .. } => {
-                if !idle {
-                    self.work = Some(work);
-                    return false;
-                }
-                if reader.is_done() {
-                    let Work::Replaying { asked, .. } = *work else { unreachable!("matched above") };
-                    self.join(&asked);
-                    return true;
-                }
-                let Poll::Ready(page) = reader.poll_page(context) else {
-                    self.work = Some(work);
-                    return false;
-                };
-                match page {
-                    Some(page) => {
-                        let lost = page.lost && page.after >= *told_lost;
-                        *told_lost = if lost { Position::MAX } else { *told_lost };
-                        self.first = page.events;
-                        self.work = Some(work);
-                        if lost {
-                            self.tell_lost(page.after);
-                        }
-                    }
-                    None => {
-                        let Work::Replaying { asked, .. } = *work else { unreachable!("matched above") };
-                        self.refuse(asked.id, "unavailable", "the log cannot be read now: subscribe again");
-                    }
-                }
-                true
-            }
-            Work::History { future, .. } => {
-                let Poll::Ready(page) = future.as_mut().poll(context) else {
-                    self.work = Some(work);
-                    return false;
-                };
-                let Work::History { id, .. } = *work else { unreachable!("matched above") };
-                self.tell_history(id, page);
-                true
-            }
-        }
-    }
-
-    /// Tells where a subscription begins, and begins it.
-    fn begin_subscription(&mut self, opening: Opening, asked: Subscribe) {
-        self.node.metrics.resumed(opening.resume.as_str());
-        if opening.resume == Resume::Unavailable {
-            return self.refuse(asked.id, "unavailable", "the log cannot be read now: subscribe again");
-        }
-        self.tell_subscribed(asked.id.as_ref(), &asked.patterns, opening.start, opening.resume);
-        self.first = opening.first;
-        if self.subscription.is_empty() {
-            self.subscription.start(opening.start, opening.told_lost);
-            self.join(&asked);
-            return;
-        }
-        // The other channels stand at `at`. What the new ones missed before it comes first, by itself.
-        let at = self.subscription.settle();
-        if opening.start < at {
-            let interest = Interest::new(asked.patterns.iter().cloned());
-            let reader =
-                LogReader::new(self.node.source.clone(), interest, asked.filter.clone(), opening.start, at);
-            self.work = Some(Box::new(Work::Replaying { reader, asked, told_lost: opening.told_lost }));
-        } else {
-            self.join(&asked);
-        }
-    }
-
-    fn join(&mut self, asked: &Subscribe) {
-        let before = self.subscription.len();
-        for pattern in &asked.patterns {
-            self.subscription.join(pattern, asked.filter.clone());
-        }
-        self.node.metrics.subscriptions.add((self.subscription.len() - before) as i64);
-    }
-
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<Halt> {
         loop {
             if ready!(self.outlet.poll_flush(context)).is_err() {
@@ -522,52 +307,5 @@ impl Session {
             }
             return self.outlet.poll_deliver(&mut self.subscription, &self.close_on, context);
         }
-    }
-
-    fn tell_subscribed(
-        &mut self,
-        id: Option<&MessageId>,
-        patterns: &[Pattern],
-        start: Position,
-        resume: Resume,
-    ) {
-        let cursor = self.node.source.cursor(start).encode();
-        self.say(&ServerMessage::Subscribed { id, channels: patterns, cursor: cursor.as_str(), resume });
-    }
-
-    /// Something after `at` is no longer kept; what is left follows.
-    fn tell_lost(&mut self, at: Position) {
-        let patterns = self.subscription.patterns();
-        self.tell_subscribed(None, &patterns, at, Resume::Expired);
-    }
-
-    fn tell_history(&mut self, id: Option<MessageId>, page: Option<QueryPage>) {
-        let Some(page) = page else {
-            return self.refuse(id, "unavailable", "the log cannot be read now: try again");
-        };
-        let epoch = self.node.source.log.epoch();
-        let events: Vec<_> =
-            page.events.into_iter().map(|event| Arc::new(Shown::new(event, epoch))).collect();
-        let cursor = self.node.source.cursor(page.reached).encode();
-        self.say(&ServerMessage::History {
-            id: id.as_ref(),
-            events: &events,
-            cursor: cursor.as_str(),
-            more: page.more,
-        });
-    }
-
-    fn refuse(&mut self, id: Option<MessageId>, code: &'static str, message: &str) {
-        self.node.metrics.error(code);
-        self.say(&ServerMessage::Error { id: id.as_ref(), code, message });
-    }
-
-    fn say(&mut self, message: &ServerMessage<'_>) {
-        self.push(message.encode(self.encoding));
-    }
-
-    fn push(&mut self, frame: Bytes) {
-        self.waiting_bytes += frame.len();
-        self.waiting.push_back(frame);
     }
 }

@@ -1,0 +1,277 @@
+//! What a WebSocket client says and is told. Messages are worked on one by one, in order; what takes longer
+//! (reading the log) is work that the session moves on.
+
+use super::session::{Session, WAITING_BYTES};
+use crate::codec::{self, ClientMessage, MessageId, Resume, ServerMessage, Shown};
+use crate::event::{Filter, Interest, Pattern, Position};
+use crate::log::{Order, Query, QueryPage};
+use crate::server::history::blocking;
+use crate::subscribe::{LogReader, MAX_HISTORY, Opening, Request, open};
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+/// Events of one `history` answer, unless the client says.
+const HISTORY_LIMIT: usize = 100;
+
+/// What a message began that cannot be done at once. Messages are worked on one by one, in order.
+pub(super) enum Work {
+    Opening {
+        future: BoxFuture<Opening>,
+        asked: Subscribe,
+    },
+    /// Waits until the client has everything up to now.
+    Opened {
+        opening: Opening,
+        asked: Subscribe,
+    },
+    /// Events that only the new channels missed; what is live waits.
+    Replaying {
+        reader: LogReader,
+        asked: Subscribe,
+        told_lost: Position,
+    },
+    History {
+        future: BoxFuture<Option<QueryPage>>,
+        id: Option<MessageId>,
+    },
+}
+
+type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// A `subscribe` in work.
+pub(super) struct Subscribe {
+    pub(super) id: Option<MessageId>,
+    pub(super) patterns: Vec<Pattern>,
+    pub(super) filter: Option<Arc<Filter>>,
+}
+
+impl Session {
+    /// Works on messages until one begins something longer; true if there was any.
+    pub(super) fn work_on_messages(&mut self) -> bool {
+        let mut progress = false;
+        while self.work.is_none() && self.waiting_bytes <= WAITING_BYTES {
+            let Some(message) = self.inbox.pop_front() else { break };
+            progress = true;
+            match message {
+                Ok(message) => self.answer(message),
+                Err(error) => self.refuse(error.id, error.code, &error.message),
+            }
+        }
+        if self.inbox.is_empty() && self.inbox.capacity() > 0 {
+            self.inbox = VecDeque::new();
+        }
+        progress
+    }
+
+    pub(super) fn answer(&mut self, message: ClientMessage) {
+        match message {
+            ClientMessage::Ping { id } => self.say(&ServerMessage::Pong { id: id.as_ref() }),
+            ClientMessage::Subscribe(asked) => {
+                let codec::Subscribe { id, channels, cursor, history, last, filter } = asked;
+                let most = self.node.settings().subscriptions;
+                if self.subscription.len() + channels.len() > most {
+                    let message = format!("a connection takes at most {most} channels and patterns");
+                    return self.refuse(id, "too_many_channels", &message);
+                }
+                let filter = (!filter.is_open()).then(|| Arc::new(filter));
+                let request = Request {
+                    interest: Interest::new(channels.iter().cloned()),
+                    filter: filter.clone(),
+                    cursor,
+                    history: history.unwrap_or(0),
+                    last,
+                };
+                let node = self.node.clone();
+                let future: BoxFuture<_> = Box::pin(async move { open(&node.source, &request).await });
+                let asked = Subscribe { id, patterns: channels, filter };
+                self.work = Some(Box::new(Work::Opening { future, asked }));
+            }
+            ClientMessage::Unsubscribe { id, channels } => {
+                let left: Vec<_> =
+                    channels.iter().filter(|pattern| self.subscription.leave(pattern)).collect();
+                self.node.metrics.subscriptions.sub(left.len() as i64);
+                let channels: Vec<_> = left.into_iter().cloned().collect();
+                self.say(&ServerMessage::Unsubscribed { id: id.as_ref(), channels: &channels });
+            }
+            ClientMessage::History { id, channel, after, limit } => {
+                let log = self.node.source.log.clone();
+                let head = self.node.source.hub.head();
+                if after.is_some_and(|after| after.epoch != log.epoch() || after.position > head) {
+                    return self.refuse(id, "reset", "the log of this cursor is gone: ask without it");
+                }
+                if limit.is_some_and(|limit| limit > MAX_HISTORY) {
+                    let message =
+                        format!("`limit` is at most {MAX_HISTORY}: ask for the next page by its cursor");
+                    return self.refuse(id, "invalid_parameter", &message);
+                }
+                let query = Query {
+                    interest: Interest::new([channel]),
+                    filter: Filter::default(),
+                    since: None,
+                    until: None,
+                    after: after.map_or(Position::ZERO, |after| after.position),
+                    before: None,
+                    limit: limit.unwrap_or(HISTORY_LIMIT),
+                    offset: 0,
+                    order: Order::Ascending,
+                };
+                let future: BoxFuture<_> =
+                    Box::pin(async move { blocking(move || log.query(&query)).await.ok() });
+                self.work = Some(Box::new(Work::History { future, id }));
+            }
+            ClientMessage::Unavailable { id, kind } => {
+                let message = format!("`{kind}` is not available in this version");
+                self.refuse(id, "forbidden", &message);
+            }
+        }
+    }
+
+    /// Moves what a message began; true if it got further.
+    pub(super) fn poll_work(&mut self, idle: bool, context: &mut Context<'_>) -> bool {
+        let Some(mut work) = self.work.take() else { return false };
+        match &mut *work {
+            Work::Opening { future, .. } => {
+                let Poll::Ready(opening) = future.as_mut().poll(context) else {
+                    self.work = Some(work);
+                    return false;
+                };
+                let Work::Opening { asked, .. } = *work else { unreachable!("matched above") };
+                self.work = Some(Box::new(Work::Opened { opening, asked }));
+                true
+            }
+            Work::Opened { .. } if !idle && !self.subscription.is_empty() => {
+                self.work = Some(work);
+                false
+            }
+            Work::Opened { .. } => {
+                let Work::Opened { opening, asked } = *work else { unreachable!("matched above") };
+                self.begin_subscription(opening, asked);
+                true
+            }
+            Work::Replaying { reader, told_lost, .. } => {
+                if !idle {
+                    self.work = Some(work);
+                    return false;
+                }
+                if reader.is_done() {
+                    let Work::Replaying { asked, .. } = *work else { unreachable!("matched above") };
+                    self.join(&asked);
+                    return true;
+                }
+                let Poll::Ready(page) = reader.poll_page(context) else {
+                    self.work = Some(work);
+                    return false;
+                };
+                match page {
+                    Some(page) => {
+                        let lost = page.lost && page.after >= *told_lost;
+                        *told_lost = if lost { Position::MAX } else { *told_lost };
+                        self.first = page.events;
+                        self.work = Some(work);
+                        if lost {
+                            self.tell_lost(page.after);
+                        }
+                    }
+                    None => {
+                        let Work::Replaying { asked, .. } = *work else { unreachable!("matched above") };
+                        self.refuse(asked.id, "unavailable", "the log cannot be read now: subscribe again");
+                    }
+                }
+                true
+            }
+            Work::History { future, .. } => {
+                let Poll::Ready(page) = future.as_mut().poll(context) else {
+                    self.work = Some(work);
+                    return false;
+                };
+                let Work::History { id, .. } = *work else { unreachable!("matched above") };
+                self.tell_history(id, page);
+                true
+            }
+        }
+    }
+
+    /// Tells where a subscription begins, and begins it.
+    pub(super) fn begin_subscription(&mut self, opening: Opening, asked: Subscribe) {
+        self.node.metrics.resumed(opening.resume.as_str());
+        if opening.resume == Resume::Unavailable {
+            return self.refuse(asked.id, "unavailable", "the log cannot be read now: subscribe again");
+        }
+        self.tell_subscribed(asked.id.as_ref(), &asked.patterns, opening.start, opening.resume);
+        self.first = opening.first;
+        if self.subscription.is_empty() {
+            self.subscription.start(opening.start, opening.told_lost);
+            self.join(&asked);
+            return;
+        }
+        // The other channels stand at `at`. What the new ones missed before it comes first, by itself.
+        let at = self.subscription.settle();
+        if opening.start < at {
+            let interest = Interest::new(asked.patterns.iter().cloned());
+            let reader =
+                LogReader::new(self.node.source.clone(), interest, asked.filter.clone(), opening.start, at);
+            self.work = Some(Box::new(Work::Replaying { reader, asked, told_lost: opening.told_lost }));
+        } else {
+            self.join(&asked);
+        }
+    }
+
+    pub(super) fn join(&mut self, asked: &Subscribe) {
+        let before = self.subscription.len();
+        for pattern in &asked.patterns {
+            self.subscription.join(pattern, asked.filter.clone());
+        }
+        self.node.metrics.subscriptions.add((self.subscription.len() - before) as i64);
+    }
+
+    pub(super) fn tell_subscribed(
+        &mut self,
+        id: Option<&MessageId>,
+        patterns: &[Pattern],
+        start: Position,
+        resume: Resume,
+    ) {
+        let cursor = self.node.source.cursor(start).encode();
+        self.say(&ServerMessage::Subscribed { id, channels: patterns, cursor: cursor.as_str(), resume });
+    }
+
+    /// Something after `at` is no longer kept; what is left follows.
+    pub(super) fn tell_lost(&mut self, at: Position) {
+        let patterns = self.subscription.patterns();
+        self.tell_subscribed(None, &patterns, at, Resume::Expired);
+    }
+
+    pub(super) fn tell_history(&mut self, id: Option<MessageId>, page: Option<QueryPage>) {
+        let Some(page) = page else {
+            return self.refuse(id, "unavailable", "the log cannot be read now: try again");
+        };
+        let epoch = self.node.source.log.epoch();
+        let events: Vec<_> =
+            page.events.into_iter().map(|event| Arc::new(Shown::new(event, epoch))).collect();
+        let cursor = self.node.source.cursor(page.reached).encode();
+        self.say(&ServerMessage::History {
+            id: id.as_ref(),
+            events: &events,
+            cursor: cursor.as_str(),
+            more: page.more,
+        });
+    }
+
+    pub(super) fn refuse(&mut self, id: Option<MessageId>, code: &'static str, message: &str) {
+        self.node.metrics.error(code);
+        self.say(&ServerMessage::Error { id: id.as_ref(), code, message });
+    }
+
+    pub(super) fn say(&mut self, message: &ServerMessage<'_>) {
+        self.push(message.encode(self.encoding));
+    }
+
+    pub(super) fn push(&mut self, frame: Bytes) {
+        self.waiting_bytes += frame.len();
+        self.waiting.push_back(frame);
+    }
+}
