@@ -183,7 +183,8 @@ fn several_channels_are_several_entries() {
         let entries = take_json(body).unwrap().entries;
         entries.into_iter().map(|entry| entry.unwrap().id).collect::<Vec<_>>()
     };
-    let (there, back) = (keys(r#"{"channels":["a","c"],"id":"i"}"#), keys(r#"{"channels":["c","a"],"id":"i"}"#));
+    let (there, back) =
+        (keys(r#"{"channels":["a","c"],"id":"i"}"#), keys(r#"{"channels":["c","a"],"id":"i"}"#));
     assert_ne!(there[0], there[1], "each channel's copy is told from the others");
     assert_eq!((&there[0], &there[1]), (&back[1], &back[0]), "in whatever order");
     assert_eq!(ids(take_json(r#"{"channels":["a"],"id":"i"}"#)), ["i"]);
