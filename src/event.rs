@@ -30,8 +30,15 @@ pub const MAX_TAG_NAME_BYTES: usize = 64;
 pub const MAX_TAG_VALUE_BYTES: usize = 512;
 
 /// The unique id of an event: given by the publisher, or a UUIDv7 made here.
+///
+/// An event that is published to several channels at once has one id on all of them, and yet each of its copies
+/// must be told from the others when the publish is repeated. So such an id has a second part, the channel,
+/// which is kept but never shown.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct EventId(Box<str>);
+
+/// Between an id and its channel: the unit separator, a control character that no publisher can send.
+const ID_PART: char = '\u{1f}';
 
 impl EventId {
     /// Accepts 1 to [`MAX_ID_BYTES`] bytes of UTF-8 without control characters.
@@ -45,9 +52,25 @@ impl EventId {
         Self((&*uuid::Uuid::now_v7().hyphenated().encode_lower(&mut buffer)).into())
     }
 
-    /// The id as text.
+    /// The id of the copy of an event that goes to one of several channels.
+    pub fn on_channel(&self, channel: &Channel) -> Self {
+        Self(format!("{}{ID_PART}{channel}", self.as_str()).into())
+    }
+
+    /// The id as publishers and clients know it.
     pub fn as_str(&self) -> &str {
+        self.0.split_once(ID_PART).map_or(&self.0, |(id, _)| id)
+    }
+
+    /// What tells it from every other: the id, and the channel where it is one of several.
+    pub(crate) fn key(&self) -> &str {
         &self.0
+    }
+
+    /// Takes a text that was a key before and was stored under a checksum.
+    pub(crate) fn from_key(text: &str) -> Option<Self> {
+        let (id, channel) = text.split_once(ID_PART).unwrap_or((text, "-"));
+        (Self::parse(id).is_ok() && Channel::parse(channel).is_ok()).then(|| Self(text.into()))
     }
 }
 

@@ -3,10 +3,9 @@
 //! A body is read once. What cannot be an event never becomes one: each entry is either a [`Draft`] or an
 //! [`EntryError`] that can be sent back as it is.
 //!
-//! **Several channels.** An event for several `channels` becomes one draft for each, in order. Every event has
-//! its own id, so a given `id` becomes `id>channel` for each of them (a channel cannot contain `>`, so no two
-//! pairs meet): a retry is a duplicate on every channel, in whatever order they are named, and none blocks
-//! another. Beyond [`MAX_ID_BYTES`](crate::event::MAX_ID_BYTES) it becomes a UUIDv5 of that text.
+//! **Several channels.** An event for several `channels` becomes one draft for each, in order. A given `id` is
+//! the id of all of them, remembered for each channel apart: a retry is a duplicate on every channel, in
+//! whatever order they are named, and none blocks another.
 //!
 //! **`Idempotency-Key`** is the id of a single event that has none in its body; the body's own `id` wins,
 //! because it names the event and not the request. The events of a batch get `key>0`, `key>1`, ..: the same

@@ -28,6 +28,7 @@ mod read;
 mod record;
 mod recovery;
 mod remains;
+mod reserve;
 mod retention;
 mod stats;
 mod terms;
@@ -54,6 +55,7 @@ use directory::Directory;
 use floors::Floors;
 use ids::Ids;
 use meta::{Meta, Watermark};
+use reserve::Reserve;
 use stats::Counters;
 use std::io;
 use std::path::Path;
@@ -246,6 +248,7 @@ enum Access {
 struct Shared {
     options: LogOptions,
     directory: Directory,
+    reserve: Reserve,
     meta: Meta,
     /// The newest position; readers never see beyond it.
     head: AtomicU64,
@@ -285,7 +288,11 @@ struct Work {
 impl Shared {
     fn open(options: LogOptions, access: Access) -> Result<Self, OpenError> {
         let directory = Directory::open(&options.dir)?;
-        let found = recovery::recover(&directory, &options, access)?;
+        let reserve = Reserve::find(directory.path(), options.reserve_bytes());
+        let found = recovery::recover(&directory, &options, access, &reserve)?;
+        if access == Access::Full {
+            reserve.prepare();
+        }
         let deletions = Deletions::read(directory.path());
         let counters = Counters {
             damaged: AtomicU64::new(found.damaged),
@@ -295,6 +302,7 @@ impl Shared {
         Ok(Self {
             options,
             directory,
+            reserve,
             meta: found.meta,
             head: AtomicU64::new(found.head.0),
             next: AtomicU64::new(found.next.0),
@@ -379,7 +387,7 @@ impl Shared {
         };
         let closed = synced
             .map_err(|error| error.to_string())
-            .and_then(|_| mark.write(self.directory.path()).map_err(|error| error.to_string()));
+            .and_then(|_| self.write_mark(&mark).map_err(|error| error.to_string()));
         if let Err(error) = closed {
             tracing::error!(
                 error,

@@ -1,7 +1,7 @@
 //! The edges: listeners, the three APIs, the transports. They talk to the flows and know neither the bus nor
 //! the disk behind them.
 //!
-//! A connection begins in [`connection`], where hyper parses its requests between the checks of `guard`. It is
+//! A connection begins in `connection`, where hyper parses its requests between the checks of `guard`. It is
 //! answered by one of three handlers: [`App`], [`Client`] or [`Admin`]. A client that listens leaves hyper: its
 //! socket goes to a small task of its own (`websocket`, `one_way`), which writes through an `outlet`.
 

@@ -21,6 +21,7 @@ pub(super) fn run(sources: Sources) -> ExitCode {
         }
     };
     let filter = start_logging(&config);
+    raise_open_files(config.limits.connections.map_or(0, |most| most.get() as u64));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
@@ -33,6 +34,26 @@ pub(super) fn run(sources: Sources) -> ExitCode {
         }
     };
     runtime.block_on(serve(config, sources, filter))
+}
+
+/// Descriptors besides those of clients: listeners, the app's connections, the log.
+const OTHER_DESCRIPTORS: u64 = 256;
+
+/// Raises the limit of open files as far as the system lets us: the usual 1,024 would end at as many clients.
+fn raise_open_files(clients: u64) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let most = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    if let Some(most) = most.filter(|most| *most < clients.saturating_add(OTHER_DESCRIPTORS)) {
+        tracing::info!(
+            open_files = most,
+            "fewer clients than limits.connections allows can connect: the limit of open files ends first"
+        );
+    }
 }
 
 type FilterHandle = reload::Handle<EnvFilter, tracing_subscriber::Registry>;

@@ -101,7 +101,7 @@ impl<'l> Collector<'l> {
                     self.entries.push(read(text).map(|channel| {
                         let mut common = common.clone();
                         if names.len() > 1 {
-                            common.id = common.id.map(|id| id::of_part(&id, channel.as_str()));
+                            common.id = common.id.map(|id| id.on_channel(&channel));
                         }
                         common.for_channel(channel)
                     }));

@@ -8,8 +8,7 @@ use uuid::Uuid;
 /// Ids that are too long to be kept become UUIDv5 of this namespace (any fixed value would do).
 const NAMESPACE: Uuid = Uuid::from_u128(0x6f1d_3c2e_8a54_4b7f_9d16_51de_317e_0001);
 
-/// The id of one part (a channel, a place in a batch) of what `id` names. `part` must not contain `>`,
-/// so that no two pairs give the same id.
+/// The id of one place in a batch that `id` names.
 pub(super) fn of_part(id: &EventId, part: &str) -> EventId {
     joined(id.as_str(), '>', part)
         .expect("an id and a part without control characters, and never empty, make an id")

@@ -34,7 +34,7 @@ impl Shared {
             self.ask_for_sweep();
             return Err(DeleteError::Busy);
         }
-        next.write(self.directory.path()).map_err(DeleteError::Io)?;
+        self.reserve.with_room(|| next.write(self.directory.path())).map_err(DeleteError::Io)?;
         self.set_deletions(next);
         self.ask_for_sweep();
         Ok(count)

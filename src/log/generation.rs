@@ -7,7 +7,7 @@
 //! - values above 8 kB become files that leak: nothing larger than [`PART_BYTES`] goes in;
 //! - its cache counts too little: few are open at a time, and closing frees the memory.
 
-use super::directory;
+use super::{directory, reserve};
 use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -41,8 +41,10 @@ pub(super) enum Kind {
 /// Why a generation cannot be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Trouble {
-    /// Not now: no memory, no file descriptors, the disk full.
+    /// Not now: no memory, no file descriptors.
     Unavailable,
+    /// Not while the disk is full.
+    Full,
     /// It was removed meanwhile.
     Gone,
     /// It is damaged as a whole.
@@ -299,6 +301,7 @@ fn of_io(error: &io::Error) -> Trouble {
         io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound => {
             Trouble::Broken
         }
+        _ if reserve::is_full(error) => Trouble::Full,
         _ => Trouble::Unavailable,
     }
 }

@@ -46,7 +46,7 @@ impl Ids {
 
     /// The hash that stands for an id.
     pub(super) fn hash(&self, id: &EventId) -> u64 {
-        hash(self.seed, id.as_str().as_bytes())
+        hash(self.seed, id.key().as_bytes())
     }
 
     /// Where the event with this id stands.

@@ -10,6 +10,7 @@ use super::meta::Watermark;
 use super::pack::{self, Packed};
 use super::packed::PackedFold;
 use super::remains::Remains;
+use super::reserve;
 use super::view::Source;
 use crate::event::Position;
 use std::fs;
@@ -55,6 +56,15 @@ pub(super) enum Setback {
     Generation(Trouble),
 }
 
+impl Setback {
+    fn is_full(&self) -> bool {
+        match self {
+            Self::Io(error) => reserve::is_full(error),
+            Self::Generation(trouble) => *trouble == Trouble::Full,
+        }
+    }
+}
+
 impl std::fmt::Display for Setback {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -93,16 +103,24 @@ pub(super) fn run(shared: &Arc<Shared>) {
 impl Keeper {
     fn round(&mut self, shared: &Arc<Shared>) {
         shared.seal_if_old();
+        let was_full = shared.reserve.is_released();
+        let has_room = shared.reserve.take_back();
+        if was_full && has_room {
+            self.not_before = None;
+        }
         if self.not_before.is_some_and(|time| Instant::now() < time) {
             return;
         }
         self.not_before = None;
-        let done = self.fold_all(shared).and_then(|()| {
+        // What packing takes of a full disk, reads could not have.
+        let packed = if has_room { self.fold_all(shared) } else { Ok(()) };
+        let done = packed.and_then(|()| {
             shared.expire(0)?;
             self.compact(shared)
         });
         match done {
-            Ok(()) => self.recovered(),
+            Ok(()) if has_room => self.recovered(),
+            Ok(()) => {}
             Err(setback) => self.put_off(shared, &setback),
         }
         self.rest(shared);
@@ -117,6 +135,11 @@ impl Keeper {
     fn put_off(&mut self, shared: &Shared, setback: &Setback) {
         if self.failures == 0 {
             tracing::warn!(%setback, "journals cannot be packed now; they wait and it is tried again");
+        }
+        if setback.is_full() {
+            shared.reserve.release();
+        } else {
+            shared.reserve.release_if_short();
         }
         self.failures = self.failures.saturating_add(1);
         shared.counters.fold_failures.fetch_add(1, Ordering::Relaxed);
@@ -341,7 +364,12 @@ impl Shared {
         let stored = Position(self.durable.fetch_max(stored.0, Ordering::AcqRel)).max(stored);
         let floor = self.view().floor;
         let head = self.head().max(self.restart_head);
-        Watermark { head, stored, floor, clean: false }.write(self.directory.path())
+        self.write_mark(&Watermark { head, stored, floor, clean: false })
+    }
+
+    /// Writes how far the log has come, also on a full disk.
+    pub(super) fn write_mark(&self, mark: &Watermark) -> io::Result<()> {
+        self.reserve.with_room(|| mark.write(self.directory.path()))
     }
 
     /// Puts a damaged generation aside: readers are told of the hole, and the log goes on without it.

@@ -57,6 +57,11 @@ impl LogOptions {
         (self.max_bytes / 16).clamp(256 << 10, 4 << 20)
     }
 
+    /// How much of the disk is kept back for reads and deletions while it is full.
+    pub(super) fn reserve_bytes(&self) -> u64 {
+        (self.max_bytes / 16).clamp(1 << 20, 4 << 20)
+    }
+
     /// How much of the disk a generation takes before the next is begun.
     pub(super) fn generation_bytes(&self) -> u64 {
         (self.max_bytes / 8).clamp(1 << 20, 64 << 20)
@@ -87,7 +92,7 @@ pub trait LogObserver: Send + Sync {
 pub struct LogStats {
     /// Events kept, those that wait for their removal included.
     pub events: u64,
-    /// Bytes that the directory takes on the disk.
+    /// Bytes that the log takes on the disk, without what it keeps back for a disk that is full.
     pub disk_bytes: u64,
     /// Bytes that the kept events take unpacked.
     pub raw_bytes: u64,

@@ -64,7 +64,7 @@ impl Shared {
         if let Some(known) = self.directories.get(&key) {
             return Ok(Some(known));
         }
-        let bytes = packed.generation.get(packed.fold.first.0, Kind::Directory, 0)?;
+        let bytes = self.value_of(packed, Kind::Directory, 0)?;
         let parsed = bytes.and_then(|bytes| Directory::parse(&bytes, packed.fold.first).ok());
         let Some(directory) = parsed else {
             self.note_damage(packed, "the directory of a part of the log");
@@ -86,7 +86,7 @@ impl Shared {
         if let Some(known) = self.blocks.get(&key) {
             return Ok(Some(known));
         }
-        let bytes = packed.generation.get(packed.fold.first.0, Kind::Block, number as u32)?;
+        let bytes = self.value_of(packed, Kind::Block, number as u32)?;
         let unpacked = bytes.and_then(|bytes| Block::unpack(&bytes, directory.dictionary.as_ref()).ok());
         let Some(block) = unpacked else {
             self.note_damage(packed, "a block of the log");
@@ -124,6 +124,21 @@ impl Shared {
             narrow(self.union(packed, directory, &tags.map(Wish::Exactly))?);
         }
         Ok(found)
+    }
+
+    /// Reads a value. On a full disk sled cannot open what is closed: then the space kept back is given up.
+    fn value_of(&self, packed: &PackedFold, kind: Kind, number: u32) -> Result<Option<Vec<u8>>, Trouble> {
+        let read = || packed.generation.get(packed.fold.first.0, kind, number);
+        let outcome = match read() {
+            Err(Trouble::Full) if self.reserve.release() => read(),
+            Err(Trouble::Unavailable | Trouble::Broken) if self.reserve.release_if_short() => read(),
+            outcome => outcome,
+        };
+        match outcome {
+            // Not damage: nothing is put aside because the disk is full.
+            Err(Trouble::Broken) if self.reserve.is_short() => Err(Trouble::Full),
+            outcome => outcome,
+        }
     }
 
     /// How often a channel occurs in each block of a fold, in order; stubs count too. None if the index is
@@ -235,7 +250,7 @@ impl Shared {
         if let Some(known) = self.pages.get(&key) {
             return Ok(Some(known));
         }
-        let Some(page) = packed.generation.get(packed.fold.first.0, Kind::Terms, number as u32)? else {
+        let Some(page) = self.value_of(packed, Kind::Terms, number as u32)? else {
             self.note_damage(packed, "the index of a part of the log");
             return Ok(None);
         };

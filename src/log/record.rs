@@ -82,7 +82,7 @@ pub(super) fn put_id(out: &mut Vec<u8>, event: &Event) {
             out.extend_from_slice(&raw[6..]);
         }
         Some(uuid) => out.extend_from_slice(uuid.as_bytes()),
-        None => put_bytes(out, event.id.as_str().as_bytes()),
+        None => put_bytes(out, event.id.key().as_bytes()),
     }
 }
 
@@ -96,7 +96,7 @@ pub(super) fn read_id(reader: &mut Reader<'_>, head: &Head) -> Result<EventId, D
     } else if head.flags & ID_UUID != 0 {
         raw.copy_from_slice(reader.take(16)?);
     } else {
-        return EventId::parse(reader.text()?).map_err(|_| Damaged);
+        return EventId::from_key(reader.text()?).ok_or(Damaged);
     }
     let mut buffer = uuid::Uuid::encode_buffer();
     let text = uuid::Uuid::from_bytes(raw).hyphenated().encode_lower(&mut buffer);
@@ -231,7 +231,7 @@ fn flags(event: &Event) -> u8 {
 
 /// The UUID that the id is the usual text of, so that the text can be made again from 16 bytes.
 fn uuid_of(id: &EventId) -> Option<uuid::Uuid> {
-    let text = id.as_str().as_bytes();
+    let text = id.key().as_bytes();
     let usual = text.len() == 36
         && [8, 13, 18, 23].iter().all(|&dash| text[dash] == b'-')
         && !text.iter().any(u8::is_ascii_uppercase);

@@ -10,6 +10,7 @@ use super::liveness::unix_ms;
 use super::memtable::Memtable;
 use super::meta::{self, Meta, Watermark};
 use super::packed::PackedFold;
+use super::reserve::Reserve;
 use super::view::{Hole, Source, View};
 use super::wire::Damaged;
 use super::writer::RESTART_GAP;
@@ -51,6 +52,7 @@ pub(super) fn recover(
     directory: &Directory,
     options: &LogOptions,
     access: Access,
+    reserve: &Reserve,
 ) -> Result<Found, OpenError> {
     let dir = directory.path();
     let stored = Meta::read(dir)?;
@@ -112,7 +114,7 @@ pub(super) fn recover(
         return Ok(found);
     }
     if stored != Some(found.meta) {
-        found.meta.write(dir).map_err(|error| OpenError::io(dir, error))?;
+        reserve.with_room(|| found.meta.write(dir)).map_err(|error| OpenError::io(dir, error))?;
     }
     // From here on the stop is no clean one until the log is closed.
     let mark = Watermark {
@@ -121,7 +123,7 @@ pub(super) fn recover(
         floor: found.view.floor,
         clean: false,
     };
-    if let Err(error) = mark.write(dir) {
+    if let Err(error) = reserve.with_room(|| mark.write(dir)) {
         // A full disk must not keep the log from starting: it may be what makes room. Without the file the
         // next start takes this for what it is, no clean stop.
         tracing::warn!(%error, "how far the log has come cannot be noted");

@@ -70,7 +70,9 @@ impl Shared {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             let name = entry.file_name();
             // Generations are measured when they change: there may be thousands of files in them.
-            if !name.to_string_lossy().starts_with(super::generation::PREFIX) {
+            // What is kept back for a full disk is on top of the limit: it holds no events.
+            let name = name.to_string_lossy();
+            if !name.starts_with(super::generation::PREFIX) && name != super::reserve::FILE {
                 bytes += directory::disk_use(&entry.path());
             }
         }

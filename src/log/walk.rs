@@ -242,7 +242,7 @@ impl<'a> Walk<'a> {
         reached: Position,
     ) -> Result<Step, ReadError> {
         match trouble {
-            Trouble::Unavailable => return Err(ReadError::Unavailable),
+            Trouble::Unavailable | Trouble::Full => return Err(ReadError::Unavailable),
             Trouble::Broken => self.shared.put_aside(&packed.generation),
             Trouble::Gone => {}
         }

@@ -4,7 +4,7 @@ use super::error::AppendError;
 use super::journal::{self, Header, Journal};
 use super::memtable::Memtable;
 use super::view::{Hole, Source};
-use super::{Shared, lock};
+use super::{Shared, lock, reserve};
 use crate::event::{Event, Position};
 use std::io;
 use std::sync::Arc;
@@ -62,6 +62,9 @@ impl Shared {
             )));
         }
         if let Some(first_stored) = group.iter().find(|event| event.is_stored()) {
+            if self.reserve.is_released() {
+                return Err(AppendError::Full);
+            }
             let (table, bytes) = self.write(&mut writer, group, first_stored.position)?;
             table.extend(group.iter().filter(|event| event.is_stored()));
             writer.last_stored = table.last();
@@ -90,12 +93,20 @@ impl Shared {
             _ => self.begin_journal(writer, first)?,
         };
         journal::encode_group(&mut writer.buffer, group.iter().filter(|event| event.is_stored()));
-        active.journal.append(&writer.buffer)?;
+        active.journal.append(&writer.buffer).map_err(|error| self.refused(error))?;
         let bytes = writer.buffer.len() as u64;
         // One huge group must not pin its size for ever.
         writer.buffer.shrink_to(1 << 20);
         self.counters.stored_events.fetch_add(stored as u64, Ordering::Relaxed);
         Ok((active.table, bytes))
+    }
+
+    /// An append does not take what is given up: that is for readers.
+    fn refused(&self, error: io::Error) -> AppendError {
+        if reserve::is_full(&error) {
+            self.reserve.release();
+        }
+        error.into()
     }
 
     fn is_full(&self, active: &Active, more: usize) -> bool {
@@ -118,7 +129,8 @@ impl Shared {
             previous_stored: writer.last_stored,
             after_crash: writer.after_crash,
         };
-        let journal = Arc::new(Journal::create(self.directory.path(), header)?);
+        let journal = Journal::create(self.directory.path(), header);
+        let journal = Arc::new(journal.map_err(|error| self.refused(error))?);
         let table = Arc::new(Memtable::new(header, vec![journal.path().to_owned()]));
         let active = Active { journal, table, durable: Arc::new(AtomicU64::new(writer.last_stored.0)) };
         lock(&self.unsynced).push(active.clone());
@@ -188,14 +200,16 @@ impl Shared {
         let events = part.table.events_after(durable);
         if let Some(first) = events.first() {
             let header = Header { first: first.position, previous_stored: durable, ..part.table.header };
-            let journal = Journal::create(self.directory.path(), header)?;
+            // What was appended may have been shown: here what is kept back may be used.
+            let create = || Journal::create(self.directory.path(), header);
+            let journal = self.reserve.with_room(create)?;
             let written = events.chunks(REWRITE_EVENTS).try_for_each(|chunk| {
                 journal::encode_group(&mut writer.buffer, chunk.iter());
                 journal.append(&writer.buffer)
             });
             if let Err(error) = written.and_then(|()| journal.sync()) {
                 let _ = std::fs::remove_file(journal.path());
-                return Err(error.into());
+                return Err(self.refused(error));
             }
             part.table.add_file(&journal);
         }

@@ -38,6 +38,8 @@ pub(super) struct Outlet {
     rest: Bytes,
     /// The socket was full at the last write.
     blocked: bool,
+    /// The event that ends the connection is among what was begun.
+    ending: bool,
     /// Since when it has taken nothing.
     stalled_since: Option<Instant>,
 }
@@ -85,6 +87,7 @@ impl Outlet {
             _counted: counted,
             rest: begin,
             blocked: false,
+            ending: false,
             stalled_since: None,
         }
     }
@@ -151,6 +154,9 @@ impl Outlet {
     ) -> Poll<Result<(), Halt>> {
         loop {
             ready!(self.poll_flush(context))?;
+            if self.ending {
+                return Poll::Ready(Err(Halt::Done));
+            }
             if events.is_empty() {
                 return Poll::Ready(Ok(()));
             }
@@ -159,9 +165,7 @@ impl Outlet {
             let begun = written.events + usize::from(!self.rest.is_empty());
             self.count(&written, true);
             events.drain(..begun.min(events.len()));
-            if done && events.is_empty() && self.rest.is_empty() {
-                return Poll::Ready(Err(Halt::Done));
-            }
+            self.ending = done && events.is_empty();
         }
     }
 
@@ -176,6 +180,9 @@ impl Outlet {
             match ready!(self.poll_flush(context)) {
                 Ok(()) => {}
                 Err(_) => return Poll::Ready(Halt::Broken),
+            }
+            if self.ending {
+                return Poll::Ready(Halt::Done);
             }
             let before = subscription.position();
             let next = ready!(subscription.poll_next(context));
@@ -243,19 +250,23 @@ impl Outlet {
         subscription: &mut Subscription,
     ) -> Result<(), Halt> {
         let done = cut_after(&mut events, close_on);
+        let last = events.last().map_or(before, |shown| shown.event.position);
         let mut reached = before;
         let mut left = &events[..];
         while !left.is_empty() {
             let (written, position) = self.write_events_after(left, reached)?;
             self.count(&written, replayed);
             if !written.complete {
+                // Its rest is kept, even if the event itself is the last one.
+                self.ending = done && position == last;
                 subscription.rewind(position);
                 return Ok(());
             }
             left = &left[written.events..];
             reached = position;
         }
-        if done { Err(Halt::Done) } else { Ok(()) }
+        self.ending = done;
+        Ok(())
     }
 
     fn write_events(&mut self, events: &[Arc<Shown>]) -> Result<(Written, Position), Halt> {

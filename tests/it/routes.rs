@@ -31,6 +31,24 @@ async fn the_path_names_the_channel_and_the_last_event_of_a_job_closes_the_conne
 }
 
 #[tokio::test]
+async fn a_last_event_that_no_socket_takes_in_one_piece_closes_too() {
+    let sidecar = TestSidecar::with_config(CONFIG).await;
+    let mut client = WebSocketClient::open(&sidecar.whereabouts().client(), "/ws/job/17").await;
+    client.expect("subscribed").await;
+    // The client reads nothing meanwhile, so these fill what the kernel takes, and the last one is cut.
+    let text = "x".repeat(900_000);
+    for n in 0..16 {
+        sidecar
+            .publish(&json!({"channel": "job.17", "event": "progress", "data": {"n": n, "text": text}}))
+            .await;
+    }
+    let done = json!({"channel": "job.17", "event": "job_completed", "data": {"n": 16, "text": text}});
+    sidecar.publish(&done).await;
+    assert_eq!(client.next_numbers(17).await, (0..17).collect::<Vec<_>>());
+    assert_eq!(client.closed().await, 4200);
+}
+
+#[tokio::test]
 async fn the_current_state_comes_at_once_with_last() {
     let sidecar = TestSidecar::with_config(CONFIG).await;
     for n in 0..3 {
