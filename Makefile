@@ -43,10 +43,11 @@ clippy:
 	cargo clippy --locked --all-targets --quiet -- -D warnings
 
 documentation:
-	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps --document-private-items --quiet
+	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps --quiet
 
 cargo-test: ## unit tests and the tests against the binary
-	RUST_TEST_THREADS=$(TEST_THREADS) cargo test --locked
+	RUST_TEST_THREADS=$(TEST_THREADS) cargo test --locked --no-fail-fast
+	cargo test --locked --quiet --manifest-path benches/loadgen/Cargo.toml
 
 readme: ## the shell lines of the README, against a node
 	cargo build --locked --quiet

@@ -117,7 +117,8 @@ async fn a_request_that_two_readers_would_read_differently_is_refused_and_the_co
 
 #[tokio::test]
 async fn what_is_no_http_1_1_request_is_refused_or_cut_off() {
-    let mut sidecar = TestSidecar::start().await;
+    // Some of it is the begin of a request that never goes on.
+    let mut sidecar = TestSidecar::with_config("[limits]\nheader_timeout = \"500ms\"\n").await;
     let long_line = format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "a".repeat(1 << 20));
     let long_header =
         format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-A: {}\r\n\r\n", "a".repeat(1 << 20));

@@ -100,28 +100,3 @@ async fn who_leaves_in_the_middle_of_a_request_publishes_nothing() {
     sidecar.still_healthy().await;
     assert!(sidecar.last("half").await.is_none(), "half a request is none");
 }
-
-#[tokio::test]
-async fn connections_beyond_the_limit_are_refused_and_those_within_it_served() {
-    let sidecar = TestSidecar::with_config("[limits]\nconnections = 5\n").await;
-    let address = sidecar.whereabouts().client();
-    let mut within_limit = Vec::new();
-    for _ in 0..5 {
-        within_limit.push(crate::support::WebSocketClient::open(&address, "/v1/ws?channel=a").await);
-    }
-    let mut connection = Connection::open(&address).await.expect("connected");
-    connection.write(&upgrade_request(&address, "/v1/ws", "")).await.expect("written");
-    match within("an answer", connection.read_response()).await {
-        Ok(answer) => assert!(matches!(answer.status(), 429 | 503), "{}", answer.text()),
-        // Cut off without a word is an answer, too.
-        Err(error) => eprintln!("refused: {error}"),
-    }
-    for client in &mut within_limit {
-        client.expect("subscribed").await;
-    }
-    within_limit.pop();
-    eventually("a place is free again", async || {
-        crate::support::WebSocketClient::try_open(&address, "/v1/ws", &[]).await.ok().map(drop)
-    })
-    .await;
-}

@@ -37,6 +37,8 @@ mod retention;
 mod durability;
 /// Each event once and in order, whatever breaks.
 mod exactness;
+/// What a client may take, and how one is cut off.
+mod limits;
 /// Clients that do not read.
 mod slow_clients;
 

@@ -105,7 +105,7 @@ async fn metrics_are_prometheus_text_and_tell_what_has_happened() {
 
 #[tokio::test]
 async fn sigterm_turns_readiness_off_tells_clients_and_ends_with_0() {
-    let mut sidecar = TestSidecar::start().await;
+    let mut sidecar = TestSidecar::with_config("[client]\ndrain = \"1s\"\n").await;
     let address = sidecar.whereabouts().client();
     let mut sockets = Vec::new();
     for _ in 0..5 {
@@ -138,7 +138,7 @@ async fn sigterm_turns_readiness_off_tells_clients_and_ends_with_0() {
 
 #[tokio::test]
 async fn while_it_drains_it_is_not_ready_and_what_it_has_accepted_is_kept() {
-    let mut sidecar = TestSidecar::start().await;
+    let mut sidecar = TestSidecar::with_config("[client]\ndrain = \"1s\"\n").await;
     let mut admin = sidecar.admin();
     let mut app = sidecar.app();
     assert_eq!(admin.get("/healthz").await.status(), 200);

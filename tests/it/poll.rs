@@ -1,6 +1,6 @@
 //! Long-poll: as soon as there is one event, or empty at the timeout.
 
-use crate::support::{TestSidecar, numbers, within};
+use crate::support::{TestSidecar, from_msgpack, numbers, within};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -124,6 +124,24 @@ async fn bad_parameters_are_refused() {
     ] {
         client.get(target).await.refusal(400);
     }
+}
+
+#[tokio::test]
+async fn the_answer_may_be_messagepack() {
+    let sidecar = TestSidecar::start().await;
+    let cursor = sidecar.cursor_now().await;
+    sidecar.app().post("/v1/channels/a", "application/octet-stream", &[0xff, 0]).await.success();
+    sidecar.publish_numbers("a", 0..1).await;
+    let target = format!("/v1/poll?channel=a&timeout=0&format=msgpack&cursor={cursor}");
+    let answer = sidecar.client().get(&target).await;
+    assert_eq!(answer.header("content-type"), Some("application/msgpack"));
+    let answer = from_msgpack(&answer.body);
+    assert_eq!(
+        (&answer["resume"], &answer["events"][0]["data"]),
+        (&json!("ok"), &json!({"$bin": "/wA="})),
+        "{answer}"
+    );
+    assert_eq!(answer["events"][1]["data"], json!({"n": 0}), "{answer}");
 }
 
 #[tokio::test]

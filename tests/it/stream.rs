@@ -34,6 +34,33 @@ async fn every_line_is_an_event_in_json() {
 }
 
 #[tokio::test]
+async fn it_may_be_messagepack_one_map_after_the_other() {
+    let sidecar = TestSidecar::start().await;
+    let address = sidecar.whereabouts().client();
+    let cursor = sidecar.cursor_now().await;
+    sidecar.publish_numbers("a", 0..3).await;
+    let mut connection = Connection::open(&address).await.expect("connected");
+    let target = format!("/v1/stream?channel=a&format=msgpack&cursor={cursor}");
+    let request = format!("GET {target} HTTP/1.1\r\nHost: {}\r\n\r\n", address.host());
+    connection.write(request.as_bytes()).await.expect("written");
+    let head = within("the head", connection.read_head()).await.expect("a head");
+    assert_eq!(head.header("content-type"), Some("application/msgpack"));
+    let mut unread = Vec::new();
+    let mut found = Vec::new();
+    while found.len() < 3 {
+        let mut rest = &unread[..];
+        if let Ok(map) = rmpv::decode::read_value(&mut rest) {
+            assert_eq!(map["type"].as_str(), Some("event"), "{map}");
+            found.push(map["data"]["n"].as_u64());
+            unread = rest.to_vec();
+        } else {
+            unread.extend(within("more", connection.chunk()).await.expect("open").expect("endless"));
+        }
+    }
+    assert_eq!(found, [Some(0), Some(1), Some(2)]);
+}
+
+#[tokio::test]
 async fn it_resumes_after_the_cursor_of_any_line() {
     let sidecar = TestSidecar::start().await;
     let address = sidecar.whereabouts().client();

@@ -21,7 +21,7 @@ pub(crate) use sidecar::{Setup, TestSidecar, Whereabouts, free_fixed_port};
 pub(crate) use sse::{SseClient, SseItem};
 pub(crate) use subscription::{Lost, Subscription, Transport};
 pub(crate) use wait::{PATIENCE, eventually, within};
-pub(crate) use websocket::{WebSocketClient, upgrade_request};
+pub(crate) use websocket::{WebSocketClient, from_msgpack, upgrade_request};
 
 /// A number from the environment, for those who want a test to run longer than the suite does.
 pub(crate) fn number_from_environment(name: &str, default: u64) -> u64 {

@@ -213,6 +213,20 @@ async fn a_bad_message_gets_an_error_and_the_connection_goes_on() {
 }
 
 #[tokio::test]
+async fn what_clients_may_not_do_is_answered_and_the_connection_goes_on() {
+    let sidecar = TestSidecar::start().await;
+    let mut client = open(&sidecar, "/v1/ws?channel=a").await;
+    client.expect("subscribed").await;
+    for kind in ["auth", "publish", "presence", "state"] {
+        client.send(&json!({"type": kind, "id": kind, "channel": "a", "data": 1, "token": "t"})).await;
+        let error = client.expect("error").await;
+        assert_eq!((&error["id"], &error["code"]), (&json!(kind), &json!("forbidden")), "{error}");
+    }
+    sidecar.publish_numbers("a", 0..1).await;
+    assert_eq!(client.next_numbers(1).await, [0]);
+}
+
+#[tokio::test]
 async fn deep_nesting_in_a_message_is_an_error_and_no_crash() {
     let mut sidecar = TestSidecar::start().await;
     let mut client = open(&sidecar, "/v1/ws").await;

@@ -178,7 +178,7 @@ impl WebSocketClient {
 }
 
 /// MessagePack as the JSON that it means; `bin`, which JSON has not, becomes `{"$bin": base64}`.
-fn from_msgpack(bytes: &[u8]) -> Value {
+pub(crate) fn from_msgpack(bytes: &[u8]) -> Value {
     let mut rest = bytes;
     let value = rmpv::decode::read_value(&mut rest).expect("a binary frame is MessagePack");
     assert!(rest.is_empty(), "{} bytes after a MessagePack value", rest.len());
