@@ -30,6 +30,7 @@ mod recovery;
 mod remains;
 mod reserve;
 mod retention;
+mod starts;
 mod stats;
 mod terms;
 #[cfg(test)]
@@ -56,6 +57,7 @@ use floors::Floors;
 use ids::Ids;
 use meta::{Meta, Watermark};
 use reserve::Reserve;
+use starts::Starts;
 use stats::Counters;
 use std::io;
 use std::path::Path;
@@ -269,8 +271,9 @@ struct Shared {
     directories: Cache<pack::Directory>,
     /// The newest stored position that is known to be durable.
     durable: AtomicU64,
-    /// How far the log had come according to the last process.
-    restart_head: Position,
+    starts: Starts,
+    /// Whether this start is noted in the directory.
+    start_noted: AtomicBool,
     /// Dead events may have become many: the keeper should look.
     sweep_asked: AtomicBool,
     work: Mutex<Work>,
@@ -307,7 +310,7 @@ impl Shared {
             head: AtomicU64::new(found.head.0),
             next: AtomicU64::new(found.next.0),
             view: RwLock::new(Arc::new(found.view)),
-            writer: Mutex::new(Writer::new(found.last_stored, found.after_crash)),
+            writer: Mutex::new(Writer::new(found.last_stored)),
             unsynced: Mutex::default(),
             syncing: Mutex::default(),
             ids: Mutex::new(found.ids),
@@ -318,7 +321,8 @@ impl Shared {
             pages: Cache::new(PAGE_CACHE_BYTES),
             directories: Cache::new(DIRECTORY_CACHE_BYTES),
             durable: AtomicU64::new(found.durable.0),
-            restart_head: found.restart_head,
+            starts: found.starts,
+            start_noted: AtomicBool::new(found.start_noted),
             sweep_asked: AtomicBool::new(true),
             work: Mutex::new(Work { waiting: true, stop: false }),
             work_changed: Condvar::new(),
@@ -332,6 +336,15 @@ impl Shared {
 
     fn next_position(&self) -> Position {
         Position(self.next.load(Ordering::Acquire)).max(self.head().next())
+    }
+
+    /// Notes durably what this start passed over, if that did not succeed before.
+    fn note_start(&self) -> io::Result<()> {
+        if !self.start_noted.load(Ordering::Acquire) {
+            self.reserve.with_room(|| self.starts.write(self.directory.path()))?;
+            self.start_noted.store(true, Ordering::Release);
+        }
+        Ok(())
     }
 
     fn change_view(&self, change: impl FnOnce(&mut View)) {
@@ -367,27 +380,22 @@ impl Shared {
     }
 
     fn close(&self) {
-        let (stored, after_crash) = {
+        let stored = {
             let mut writer = lock(&self.writer);
             if std::mem::replace(&mut writer.closed, true) {
                 return;
             }
-            (writer.last_stored, writer.after_crash)
+            writer.last_stored
         };
         for generation in &self.view().generations {
             generation.close();
         }
         let synced = self.sync();
-        let mark = Watermark {
-            head: self.head().max(self.restart_head),
-            stored,
-            floor: self.view().floor,
-            // Nothing came since a crash: the next start must leave the same gap.
-            clean: !after_crash,
-        };
+        let mark = Watermark { head: self.head(), stored, floor: self.view().floor, clean: true };
         let closed = synced
             .map_err(|error| error.to_string())
-            .and_then(|_| self.write_mark(&mark).map_err(|error| error.to_string()));
+            .and_then(|_| self.note_start().map_err(|error| error.to_string()))
+            .and_then(|()| self.write_mark(&mark).map_err(|error| error.to_string()));
         if let Err(error) = closed {
             tracing::error!(
                 error,

@@ -129,8 +129,7 @@ impl Shared {
     /// Reads a fold in whole.
     fn contents_of(&self, packed: &PackedFold) -> Result<Contents, Trouble> {
         let mut contents = Contents { events: Vec::new(), stubs: Vec::new(), holes: Vec::new() };
-        let hole =
-            |first: Position, last: Position| Hole { after: first.previous(), up_to: last, lost: true };
+        let hole = |first: Position, last: Position| Hole { after: first.previous(), up_to: last };
         let Some(directory) = self.directory_of(packed)? else {
             contents.holes.push(hole(packed.fold.first, packed.fold.last));
             return Ok(contents);
@@ -236,7 +235,7 @@ impl Shared {
                 cover.first = fold.first;
                 cover.previous_stored = fold.previous_stored;
             } else if fold.previous_stored > cover.last {
-                cover.holes.push(Hole { after: cover.last, up_to: fold.previous_stored, lost: true });
+                cover.holes.push(Hole { after: cover.last, up_to: fold.previous_stored });
             }
             cover.last = fold.last;
             cover.holes.extend(&fold.holes);

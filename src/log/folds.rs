@@ -79,7 +79,6 @@ impl Fold {
         for hole in &self.holes {
             put_varint(&mut out, hole.after.0);
             put_varint(&mut out, hole.up_to.0);
-            out.push(u8::from(hole.lost));
         }
         out
     }
@@ -103,8 +102,7 @@ impl Fold {
             fold.expiry_steps.push(reader.varint()?);
         }
         for _ in 0..reader.size()? {
-            let (after, up_to) = (Position(reader.varint()?), Position(reader.varint()?));
-            fold.holes.push(Hole { after, up_to, lost: reader.byte()? != 0 });
+            fold.holes.push(Hole { after: Position(reader.varint()?), up_to: Position(reader.varint()?) });
         }
         Ok(fold)
     }
@@ -213,7 +211,7 @@ mod tests {
         for n in 1..=5 {
             let mut fold = Fold { first: Position(n * 10), last: Position(n * 10 + 9), ..Fold::default() };
             fold.set_expiries((0..100 * n).collect());
-            fold.holes.push(Hole { after: Position(n * 10), up_to: Position(n * 10 + 2), lost: true });
+            fold.holes.push(Hole { after: Position(n * 10), up_to: Position(n * 10 + 2) });
             assert_eq!(fold.expired_percent(50 * n), 50);
             file.add(&fold).unwrap();
             folds.push(fold);

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 pub(super) const PREFIX: &str = "journal-";
 const MAGIC: &[u8; 8] = b"swjrnl\x00\x01";
 const GROUP_MAGIC: u32 = 0x7077_6a67;
-const HEADER_BYTES: usize = 8 + 8 + 8 + 8 + 1 + 4;
+const HEADER_BYTES: usize = 8 + 8 + 8 + 8 + 4;
 const GROUP_HEADER_BYTES: usize = 12;
 
 /// What a journal begins with.
@@ -29,9 +29,6 @@ pub(super) struct Header {
     pub(super) first: Position,
     /// The last stored position before it: a link of the chain that shows when a part of the log is missing.
     pub(super) previous_stored: Position,
-    /// Whether it is the first after a stop that was no clean close: the positions between the two may have
-    /// been shown to somebody before the power went.
-    pub(super) after_crash: bool,
 }
 
 /// A journal that is written to.
@@ -136,7 +133,6 @@ impl Header {
         bytes.extend_from_slice(&self.epoch.0.to_le_bytes());
         bytes.extend_from_slice(&self.first.0.to_le_bytes());
         bytes.extend_from_slice(&self.previous_stored.0.to_le_bytes());
-        bytes.push(u8::from(self.after_crash));
         super::meta::sealed(bytes)
     }
 
@@ -149,7 +145,6 @@ impl Header {
             epoch: Epoch(reader.u64()?),
             first: Position(reader.u64()?),
             previous_stored: Position(reader.u64()?),
-            after_crash: reader.byte()? != 0,
         })
     }
 }
@@ -243,7 +238,7 @@ mod tests {
     use super::*;
 
     fn header() -> Header {
-        Header { epoch: Epoch(1), first: Position(1), previous_stored: Position(0), after_crash: false }
+        Header { epoch: Epoch(1), first: Position(1), previous_stored: Position(0) }
     }
 
     fn written(dir: &Path) -> (PathBuf, Vec<usize>) {

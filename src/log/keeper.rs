@@ -180,7 +180,7 @@ impl Keeper {
         let packed = pack::pack(&remains.items(), cover, shared.options.compress);
         drop(events);
         let current = self.current(shared, packed.fold.first)?;
-        let fold = store(&current.generation, &mut current.list, packed)?;
+        let fold = shared.reserve.pack(|| store(&current.generation, &mut current.list, packed))?;
         write_ids(shared, &current.generation, &fold, table)?;
         let generation = current.generation.clone();
         if !shared.show_fold(table, PackedFold { fold, generation: generation.clone() }) {
@@ -363,7 +363,7 @@ impl Shared {
     pub(super) fn note_head(&self, stored: Position) -> io::Result<()> {
         let stored = Position(self.durable.fetch_max(stored.0, Ordering::AcqRel)).max(stored);
         let floor = self.view().floor;
-        let head = self.head().max(self.restart_head);
+        let head = self.head();
         self.write_mark(&Watermark { head, stored, floor, clean: false })
     }
 

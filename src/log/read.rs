@@ -59,14 +59,15 @@ impl Shared {
             return reset;
         }
         if cursor.position > head {
-            // Between the last event found at the start and where numbering goes on: it was shown to
-            // somebody, and the power cut took it.
+            // Between the last event found at the start and where numbering goes on: of an event that a power
+            // cut took, or that the backup which was put in place does not have.
             let skipped = cursor.position < self.next_position();
             return if skipped { Resume { status: ResumeStatus::Expired, start: head } } else { reset };
         }
         let view = self.view();
-        let broken =
-            view.is_broken_after(cursor.position) || self.is_lost_soon(interest, cursor.position, head);
+        let broken = self.starts.passed_over(cursor.position)
+            || view.is_broken_after(cursor.position)
+            || self.is_lost_soon(interest, cursor.position, head);
         Resume {
             status: if broken { ResumeStatus::Expired } else { ResumeStatus::Ok },
             start: cursor.position.max(view.floor).min(head),

@@ -11,9 +11,9 @@ use super::memtable::Memtable;
 use super::meta::{self, Meta, Watermark};
 use super::packed::PackedFold;
 use super::reserve::Reserve;
+use super::starts::Starts;
 use super::view::{Hole, Source, View};
 use super::wire::Damaged;
-use super::writer::RESTART_GAP;
 use super::{Access, LogOptions, compaction};
 use crate::event::Position;
 use std::fs;
@@ -32,9 +32,9 @@ pub(super) struct Found {
     pub(super) next: Position,
     /// The newest stored position that is known to be durable.
     pub(super) durable: Position,
-    /// How far the log had come according to the last process.
-    pub(super) restart_head: Position,
-    pub(super) after_crash: bool,
+    /// What the starts passed over, and whether this one is noted.
+    pub(super) starts: Starts,
+    pub(super) start_noted: bool,
     pub(super) damaged: u64,
     pub(super) quarantined: u64,
 }
@@ -85,15 +85,21 @@ pub(super) fn recover(
     let is_behind = chain.last_stored < mark_stored;
     let clean = is_new || (mark.is_some_and(|mark| mark.clean) && !is_behind);
     let head = if clean { chain.last_stored.max(mark_head) } else { chain.last_stored };
-    let next = if clean { head.next() } else { Position(head.max(mark_head).0.saturating_add(RESTART_GAP)) };
+    let mut starts = match Starts::read(dir) {
+        Some(starts) => starts,
+        None if is_new => Starts::default(),
+        None => Starts::unknown(head),
+    };
+    // A log that never was begins at its first position: nothing can have been given before.
+    let next = if is_new { head.next() } else { starts.begin(head, mark_head, chain.view.floor, unix_ms()) };
     let mut found = Found {
         meta,
         head,
         durable: mark_stored.min(chain.last_stored),
-        restart_head: mark_head,
         last_stored: chain.last_stored,
         next,
-        after_crash: !clean,
+        starts,
+        start_noted: false,
         damaged: chain.damaged,
         quarantined: chain.quarantined,
         view: chain.view,
@@ -108,13 +114,20 @@ pub(super) fn recover(
         found.meta.epoch = Meta::fresh().epoch;
         // What was lost behind the last event found is another log's; this one begins without a gap in it.
         found.head = Position(found.next.0 - 1);
-        found.after_crash = false;
+        found.starts = Starts::default();
     }
     if access == Access::ReadOnly {
         return Ok(found);
     }
     if stored != Some(found.meta) {
         reserve.with_room(|| found.meta.write(dir)).map_err(|error| OpenError::io(dir, error))?;
+    }
+    // Before anything else is: a start that is not noted must not have given a position.
+    match reserve.with_room(|| found.starts.write(dir)) {
+        Ok(()) => found.start_noted = true,
+        Err(error) => {
+            tracing::warn!(%error, "the start of the log cannot be noted: appends wait until it is")
+        }
     }
     // From here on the stop is no clean one until the log is closed.
     let mark = Watermark {
@@ -168,7 +181,7 @@ impl Chain {
                 continue;
             }
             for hole in &fold.holes {
-                self.hole(hole.after, hole.up_to, hole.lost);
+                self.hole(hole.after, hole.up_to);
             }
             recall_ids(ids, path, &fold);
             self.last_stored = fold.last;
@@ -197,14 +210,11 @@ impl Chain {
         for (after, first) in &recovered.holes {
             tracing::error!(path = %path.display(), after = after.0, "a damaged part of a journal was passed over");
             self.damaged += 1;
-            self.hole(*after, first.previous(), true);
+            self.hole(*after, first.previous());
         }
         let (Some(first), Some(last)) = (recovered.events.first(), recovered.events.last()) else {
             return self.remove(path);
         };
-        if recovered.header.after_crash {
-            self.hole(self.last_stored, first.position.previous(), false);
-        }
         let now = unix_ms();
         for event in recovered.events.iter().filter(|event| event.id_given) {
             let age = Duration::from_millis(now.saturating_sub(event.time));
@@ -228,7 +238,7 @@ impl Chain {
                 "a part of the log is missing"
             );
             self.damaged += 1;
-            self.hole(self.last_stored, previous_stored, true);
+            self.hole(self.last_stored, previous_stored);
         }
     }
 
@@ -256,9 +266,9 @@ impl Chain {
         }
     }
 
-    fn hole(&mut self, after: Position, up_to: Position, lost: bool) {
+    fn hole(&mut self, after: Position, up_to: Position) {
         if after < up_to {
-            self.view.holes.push(Hole { after, up_to, lost });
+            self.view.holes.push(Hole { after, up_to });
         }
     }
 }

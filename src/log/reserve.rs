@@ -24,6 +24,8 @@ pub(super) struct Reserve {
     /// It was given up: the disk is full.
     released: AtomicBool,
     state: Mutex<State>,
+    /// Held while much is written: that must not get what is given up.
+    packing: Mutex<()>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -42,7 +44,13 @@ impl Reserve {
             .is_ok_and(|meta| meta.is_file() && meta.len() == bytes && meta.blocks() * 512 >= bytes);
         // Until it was tried nobody is told that there is no room.
         let state = if is_whole { State::Held } else { State::Unusable };
-        Self { path, bytes, released: AtomicBool::new(false), state: Mutex::new(state) }
+        Self {
+            path,
+            bytes,
+            released: AtomicBool::new(false),
+            state: Mutex::new(state),
+            packing: Mutex::default(),
+        }
     }
 
     /// Makes it at the start, if it is not there.
@@ -70,8 +78,19 @@ impl Reserve {
         !self.is_released()
     }
 
+    /// Does something that writes much, unless the disk is full. Until it is done nothing is given up: what
+    /// it would take of that stays taken.
+    pub(super) fn pack<T, E: From<io::Error>>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        let _packing = super::lock(&self.packing);
+        if self.is_released() {
+            return Err(io::Error::from(io::ErrorKind::StorageFull).into());
+        }
+        work()
+    }
+
     /// Gives the space up; false if there was none to give.
     pub(super) fn release(&self) -> bool {
+        let _no_packing = super::lock(&self.packing);
         let mut state = super::lock(&self.state);
         if *state != State::Held {
             return false;

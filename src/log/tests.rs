@@ -4,3 +4,4 @@ mod damage;
 mod life;
 mod model;
 mod retention;
+mod starts;

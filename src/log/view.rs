@@ -32,14 +32,11 @@ impl Source {
     }
 }
 
-/// Positions that have nothing kept: all in `(after, up_to]`.
+/// Positions whose events are lost: all in `(after, up_to]`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Hole {
     pub(super) after: Position,
     pub(super) up_to: Position,
-    /// Events were there. Otherwise a stop that was no clean close left the range out, and only a cursor
-    /// within it is of a lost event.
-    pub(super) lost: bool,
 }
 
 /// The parts in order of position, and the holes.
@@ -82,7 +79,7 @@ impl View {
     pub(super) fn lose(&mut self, generation: &Arc<Generation>) -> bool {
         let folds: Vec<_> = self.folds_of(generation).cloned().collect();
         if let (Some(first), Some(last)) = (folds.first(), folds.last()) {
-            self.holes.push(Hole { after: first.fold.previous_stored, up_to: last.fold.last, lost: true });
+            self.holes.push(Hole { after: first.fold.previous_stored, up_to: last.fold.last });
         }
         self.drop_generation(generation)
     }
@@ -118,14 +115,11 @@ impl View {
     /// Whether events in `(after, up_to]` were removed or lost.
     pub(super) fn lost_between(&self, after: Position, up_to: Position) -> bool {
         after < self.floor && after < up_to
-            || self.holes.iter().any(|hole| hole.lost && hole.after < up_to && after < hole.up_to)
+            || self.holes.iter().any(|hole| hole.after < up_to && after < hole.up_to)
     }
 
-    /// Whether a cursor here names something that no longer is, or more behind it is gone.
+    /// Whether something behind a cursor here is gone.
     pub(super) fn is_broken_after(&self, cursor: Position) -> bool {
-        cursor < self.floor
-            || self.holes.iter().any(|hole| {
-                if hole.lost { cursor < hole.up_to } else { hole.after < cursor && cursor < hole.up_to }
-            })
+        cursor < self.floor || self.holes.iter().any(|hole| cursor < hole.up_to)
     }
 }

@@ -3,7 +3,8 @@
 use super::error::AppendError;
 use super::journal::{self, Header, Journal};
 use super::memtable::Memtable;
-use super::view::{Hole, Source};
+use super::starts::RESTART_GAP;
+use super::view::Source;
 use super::{Shared, lock, reserve};
 use crate::event::{Event, Position};
 use std::io;
@@ -14,9 +15,6 @@ use std::time::Instant;
 /// Journals that wait to be packed; more, and publishers are told that the log is behind. Each is held in
 /// memory.
 pub(super) const MOST_WAITING: usize = 6;
-/// After a stop that was no clean close numbering goes on this much later, so that no position that was shown
-/// before a power cut is ever used for another event. A journal therefore never holds as many events.
-pub(super) const RESTART_GAP: u64 = 1 << 20;
 /// Groups that are rewritten after a failed sync are cut to about this many events.
 const REWRITE_EVENTS: usize = 1024;
 
@@ -25,8 +23,6 @@ pub(super) struct Writer {
     pub(super) active: Option<Active>,
     /// The last stored position.
     pub(super) last_stored: Position,
-    /// The last start followed no clean close, and nothing was appended since.
-    pub(super) after_crash: bool,
     pub(super) closed: bool,
     buffer: Vec<u8>,
 }
@@ -41,8 +37,8 @@ pub(super) struct Active {
 }
 
 impl Writer {
-    pub(super) fn new(last_stored: Position, after_crash: bool) -> Self {
-        Self { active: None, last_stored, after_crash, closed: false, buffer: Vec::new() }
+    pub(super) fn new(last_stored: Position) -> Self {
+        Self { active: None, last_stored, closed: false, buffer: Vec::new() }
     }
 }
 
@@ -123,27 +119,15 @@ impl Shared {
             self.wake_keeper();
             return Err(AppendError::Behind);
         }
-        let header = Header {
-            epoch: self.meta.epoch,
-            first,
-            previous_stored: writer.last_stored,
-            after_crash: writer.after_crash,
-        };
+        // Before anything of this life is kept: or a later start could not tell what was passed over.
+        self.note_start().map_err(|error| self.refused(error))?;
+        let header = Header { epoch: self.meta.epoch, first, previous_stored: writer.last_stored };
         let journal = Journal::create(self.directory.path(), header);
         let journal = Arc::new(journal.map_err(|error| self.refused(error))?);
         let table = Arc::new(Memtable::new(header, vec![journal.path().to_owned()]));
         let active = Active { journal, table, durable: Arc::new(AtomicU64::new(writer.last_stored.0)) };
         lock(&self.unsynced).push(active.clone());
-        let skipped = writer.after_crash.then(|| Hole {
-            after: writer.last_stored.max(self.head()),
-            up_to: first.previous(),
-            lost: false,
-        });
-        self.change_view(|view| {
-            view.sources.push(Source::Memory(active.table.clone()));
-            view.holes.extend(skipped.filter(|hole| hole.after < hole.up_to));
-        });
-        writer.after_crash = false;
+        self.change_view(|view| view.sources.push(Source::Memory(active.table.clone())));
         writer.active = Some(active.clone());
         self.wake_keeper();
         Ok(active)

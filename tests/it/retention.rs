@@ -30,7 +30,8 @@ async fn events_go_when_they_are_older_than_the_ttl_and_their_disk_is_given_back
     .await;
     assert!(sidecar.all_events("channel=old").await.is_empty());
     eventually("the disk of expired events is free again", async || {
-        (directory_bytes(sidecar.data()) < 4 << 20).then_some(())
+        // What is left is the space that the log keeps to stay readable on a full disk.
+        (directory_bytes(sidecar.data()) < largest / 2).then_some(())
     })
     .await;
 }
