@@ -43,6 +43,7 @@ def main():
         runs=arguments.runs or (1 if arguments.quick else 3),
         binary=arguments.binary.resolve(),
         without=without,
+        log_events=100_000 if arguments.quick else 1_000_000,
     )
     begin = time.monotonic()
     print(f"# {'Quick run' if arguments.quick else 'Run'} of {time.strftime('%Y-%m-%d %H:%M')}\n")

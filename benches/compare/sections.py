@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 
+import log
 import servers
 from measure import cpu_seconds, fdatasync_seconds, generate, median, phase, resident_kib
 
@@ -20,6 +21,7 @@ class Bench:
     runs: int
     binary: pathlib.Path
     without: set
+    log_events: int = 1_000_000
 
     def repeat(self, measure):
         """The median of each figure that `measure` gives, over all runs."""
@@ -301,11 +303,17 @@ def ready(port):
         return False
 
 
+def event_log(bench):
+    if bench.has("sidewire"):
+        log.measure(bench, bench.log_events)
+
+
 ALL = {
     "fan_out": fan_out,
     "channels": channels,
     "idle": idle,
     "publish": publish,
     "latency": latency,
+    "event_log": event_log,
     "footprint": footprint,
 }

@@ -46,7 +46,6 @@ impl TestSidecar {
             if page["more"] == false {
                 return found;
             }
-            assert!(!events.is_empty(), "an empty page is the last one: {page}");
             after = format!("&after={}", page["cursor"].as_str().expect("cursor"));
         }
     }
