@@ -75,5 +75,5 @@ bench: ## measure beside the floor and nginx + Nchan; QUICK=1 for a short versio
 
 fuzz: ## feed every parser with noise for FUZZ_SECONDS each
 	cd fuzz && for target in $$(cargo +nightly fuzz list); do \
-		cargo +nightly fuzz run --release "$$target" -- -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=512; \
+		cargo +nightly fuzz run --release "$$target" -- -seed_inputs="$$(ls -d seeds/$$target/* | paste -sd,)" -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=512; \
 	done

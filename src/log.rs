@@ -223,6 +223,12 @@ impl Log {
         verify::verify(dir)
     }
 
+    /// What the log in a directory says about itself, and which it is. No process may have it open; nothing in
+    /// it changes.
+    pub fn inspect(dir: &Path) -> Result<(LogStats, Epoch), OpenError> {
+        verify::inspect(dir)
+    }
+
     /// Hands every kept event to `each`, in order, and says how many there were. No process may have the log
     /// open; nothing in it changes.
     pub fn export(

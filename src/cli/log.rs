@@ -3,7 +3,7 @@
 use super::LogCommand;
 use crate::codec::{Framing, Shown};
 use crate::config::{Config, Sources};
-use crate::log::{ExportError, Log, LogOptions, OpenError};
+use crate::log::{ExportError, Log, OpenError};
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -59,8 +59,7 @@ fn directory(sources: Sources) -> Result<std::path::PathBuf, Failure> {
 }
 
 fn stats(directory: &Path) -> Result<(), Failure> {
-    let log = Log::open(LogOptions::new(directory))?;
-    let stats = log.stats();
+    let (stats, epoch) = Log::inspect(directory)?;
     let mut out = BufWriter::new(io::stdout().lock());
     for (name, number) in [
         ("events", stats.events),
@@ -77,10 +76,8 @@ fn stats(directory: &Path) -> Result<(), Failure> {
     ] {
         writeln!(out, "{name}: {number}")?;
     }
-    writeln!(out, "epoch: {}", log.epoch())?;
-    out.flush()?;
-    log.close();
-    Ok(())
+    writeln!(out, "epoch: {epoch}")?;
+    Ok(out.flush()?)
 }
 
 fn verify(directory: &Path) -> Result<(), Failure> {

@@ -78,9 +78,7 @@ impl FromStr for ByteSize {
 
     fn from_str(text: &str) -> Result<Self, QuantityError> {
         let (number, unit) = split(text).ok_or_else(|| QuantityError::NoSize(text.into()))?;
-        if unit.is_empty() {
-            return Ok(Self(number));
-        }
+        let unit = if unit.is_empty() { "B" } else { unit };
         let &(_, unit_bytes) = SIZE_UNITS
             .iter()
             .find(|(name, _)| *name == unit)
@@ -223,6 +221,8 @@ mod tests {
         assert!(message("1.5GiB").contains("is not a size"));
         assert!(message("64M").contains("unknown unit"));
         assert!(message("9999999999TiB").contains("more bytes"));
+        assert_eq!("9223372036854775807".parse(), Ok(ByteSize(i64::MAX as u64)));
+        assert!(message("9223372036854775808").contains("more bytes"));
     }
 
     #[test]

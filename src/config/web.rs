@@ -93,6 +93,10 @@ impl FromStr for AllowedOrigin {
             _ => "",
         };
         let host = host.strip_suffix(usual_port).unwrap_or(host);
+        // What is left is a host of its own: there is one, and it has no usual port again.
+        if host.is_empty() || (!usual_port.is_empty() && host.ends_with(usual_port)) {
+            return Err(error());
+        }
         Ok(Self::Exact(format!("{scheme}://{host}")))
     }
 }
@@ -150,7 +154,17 @@ mod tests {
         ] {
             assert_eq!(text.parse::<AllowedOrigin>().unwrap().to_string(), origin);
         }
-        for text in ["", "a", "https://", "https://a/", "https://a/b", "https://*.a", "null"] {
+        for text in [
+            "",
+            "a",
+            "https://",
+            "https://a/",
+            "https://a/b",
+            "https://*.a",
+            "null",
+            "https://:443",
+            "https://a:443:443",
+        ] {
             assert!(text.parse::<AllowedOrigin>().is_err(), "{text:?}");
         }
         let origin: AllowedOrigin = "https://a".parse().unwrap();

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 /// A query with sparse results works no longer than this and then returns what it has.
 const LONGEST: Duration = Duration::from_millis(200);
+/// A page has no more bytes of events than this, unless its only event is larger.
+const PAGE_BYTES: usize = 16 << 20;
 /// The newest events of a pattern are looked for no longer than this.
 const LONGEST_NEWEST: Duration = Duration::from_millis(1000);
 
@@ -85,6 +87,7 @@ impl Shared {
         let mut walk = Walk::new(self, wanted);
         let mut at = if ascending { query.after } else { last.next() };
         let mut page = QueryPage { events: Vec::new(), reached: at, more: false, skipped: 0 };
+        let mut bytes = 0;
         loop {
             let step = if ascending { walk.forward(at, last)? } else { walk.backward(at, query.after)? };
             let Some(step) = step else { break };
@@ -92,7 +95,10 @@ impl Shared {
                 if page.skipped < query.offset {
                     page.skipped += 1;
                     page.reached = event.position;
-                } else if page.events.len() < query.limit {
+                } else if page.events.len() < query.limit
+                    && (page.events.is_empty() || bytes + event.footprint() <= PAGE_BYTES)
+                {
+                    bytes += event.footprint();
                     page.reached = event.position;
                     page.events.push(event);
                 } else {

@@ -8,7 +8,7 @@ use super::pack;
 use super::packed::PackedFold;
 use super::view::Source;
 use super::walk::{Walk, Wanted};
-use super::{Access, LogOptions, OpenError, ReadError, Shared, block, compaction, terms};
+use super::{Access, LogOptions, LogStats, OpenError, ReadError, Shared, block, compaction, terms};
 use crate::event::{Epoch, Event, Filter, Position};
 use std::fmt;
 use std::io;
@@ -175,6 +175,14 @@ impl VerifyReport {
         self.journal_events += new as u64;
         *last_stored = found.events.last().map_or(*last_stored, |event| event.position.max(*last_stored));
     }
+}
+
+/// See [`super::Log::inspect`].
+pub(super) fn inspect(dir: &Path) -> Result<(LogStats, Epoch), OpenError> {
+    must_exist(dir)?;
+    let shared = Shared::open(LogOptions::new(dir), Access::ReadOnly)?;
+    shared.measure();
+    Ok((shared.stats(), shared.meta.epoch))
 }
 
 /// See [`super::Log::export`].

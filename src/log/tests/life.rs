@@ -330,3 +330,39 @@ fn times_select_in_both_orders() {
         }
     }
 }
+
+#[test]
+fn a_page_of_large_events_is_cut_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(small(dir.path())).unwrap();
+    let mut all = Vec::new();
+    for n in 0..40 {
+        let size = if n == 20 { 17 << 20 } else { 1 << 20 };
+        let large = event(log.next_position().0).bytes(vec![n; size]).shared();
+        append(&log, std::slice::from_ref(&large));
+        all.push(large.position);
+    }
+    for order in [Order::Ascending, Order::Descending] {
+        let mut query = Query { limit: 1000, order, ..Query::default() };
+        let (mut found, mut pages) = (Vec::new(), 0);
+        loop {
+            let page = log.query(&query).unwrap();
+            let bytes: usize = page.events.iter().map(|event| event.data.len()).sum();
+            assert!(bytes <= 16 << 20 || page.events.len() == 1, "{bytes}");
+            found.extend(page.events.iter().map(|event| event.position));
+            pages += 1;
+            match order {
+                Order::Ascending => query.after = page.reached,
+                Order::Descending => query.before = Some(page.reached),
+            }
+            if !page.more {
+                break;
+            }
+        }
+        assert!(pages >= 4);
+        if order == Order::Descending {
+            found.reverse();
+        }
+        assert_eq!(found, all);
+    }
+}

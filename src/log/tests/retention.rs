@@ -310,3 +310,33 @@ fn any_number_of_deletions_is_carried_out_in_the_end() {
     drop(log);
     assert_eq!(read_all(&open(dir.path()), &[">"]), left);
 }
+
+#[test]
+fn looking_at_a_log_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(LogOptions { max_bytes: 4 << 30, ..options(dir.path()) }).unwrap();
+    fill(&log, 2000);
+    let short = event(log.next_position().0).expires(now() + 1).shared();
+    append(&log, std::slice::from_ref(&short));
+    log.close();
+    let (epoch, head) = (log.epoch(), log.head());
+    drop(log);
+    let path = dir.path().join("log");
+    let files = || {
+        let mut files: Vec<_> = std::fs::read_dir(&path)
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .map(|entry| (entry.file_name(), entry.metadata().unwrap().modified().unwrap()))
+            .collect();
+        files.sort();
+        files
+    };
+    let before = files();
+    for _ in 0..2 {
+        let (stats, found) = Log::inspect(&path).unwrap();
+        assert_eq!((found, stats.newest, stats.events), (epoch, head, 2001));
+        assert!(stats.disk_bytes > 100_000, "{stats:?}");
+    }
+    assert_eq!(files(), before);
+    assert!(Log::inspect(&dir.path().join("none")).is_err());
+}

@@ -103,3 +103,36 @@ fn a_lost_list_of_starts_is_no_silent_gap() {
     assert_eq!(status(&log, first), ResumeStatus::Expired);
     assert_eq!(status(&log, head), ResumeStatus::Ok);
 }
+
+#[test]
+fn a_clock_that_jumps_changes_neither_order_nor_resume() {
+    const HOUR: u64 = 3_600_000;
+    let dir = tempfile::tempdir().unwrap();
+    let mut all = Vec::new();
+    for jump in [0, HOUR, 0, 2 * HOUR] {
+        let log = open(dir.path());
+        // What an orderer makes of a clock that was an hour ahead, right, and an hour behind.
+        let time = now() + HOUR - jump;
+        let first = log.next_position().0;
+        let group: Vec<_> = (0..50)
+            .map(|n| {
+                let time = if n % 2 == 0 { time } else { now() };
+                event(first + n).time(time).expires(now() + 10 * HOUR).shared()
+            })
+            .collect();
+        log.append(&group).unwrap();
+        all.extend(group);
+        for is_packed in [false, true] {
+            if is_packed {
+                log.0.shared.seal_active();
+                wait_for("packing", || log.stats().journals == 0);
+            }
+            assert_eq!(read_all(&log, &[">"]), all);
+            let newest = log.newest(&interest(&[">"]), &Filter::default(), 10).unwrap();
+            assert_eq!(newest, all[all.len() - 10..]);
+            assert!(all.iter().all(|event| status(&log, event.position) == ResumeStatus::Ok));
+        }
+        log.close();
+    }
+    assert!(all.windows(2).all(|pair| pair[0].position < pair[1].position));
+}

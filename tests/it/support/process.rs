@@ -107,11 +107,13 @@ pub(super) fn resident_kib(pid: u32) -> u64 {
         .expect("a process has a VmRSS line")
 }
 
-/// How much disk a directory takes. Files that vanish meanwhile count as nothing.
+/// How much disk a directory takes. Files that vanish meanwhile count as nothing, nor does the room that the log
+/// keeps back for a full disk.
 pub(crate) fn directory_bytes(directory: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(directory) else { return 0 };
     entries
         .flatten()
+        .filter(|entry| entry.file_name() != "reserve")
         .map(|entry| match entry.metadata() {
             Ok(found) if found.is_dir() => directory_bytes(&entry.path()),
             Ok(found) => found.blocks() * 512,
