@@ -1,8 +1,8 @@
 //! How what is kept goes away: by age, by rule of its channel, by bytes; and how readers are told.
 
 use crate::support::{
-    HttpClient, Subscription, TestSidecar, Transport, directory_bytes, eventually, number_from_environment,
-    numbers,
+    Subscription, TestSidecar, Transport, directory_bytes, eventually, number_from_environment, numbers,
+    publish_until_taken,
 };
 use serde_json::{Value, json};
 
@@ -149,7 +149,7 @@ async fn writing_twenty_times_the_limit_keeps_the_directory_under_twice_the_limi
             })
             .collect();
         written += 250 * 1_000;
-        publish_all(&mut app, &batch).await;
+        publish_until_taken(&mut app, &batch).await;
         largest = largest.max(directory_bytes(sidecar.data()));
         assert!(largest < 2 * limit, "{largest} bytes on disk after {written} written, limit {limit}");
         if memory_early == 0 && written > 5 * limit {
@@ -167,24 +167,6 @@ async fn writing_twenty_times_the_limit_keeps_the_directory_under_twice_the_limi
     assert!(kept.windows(2).all(|pair| pair[1] == pair[0] + 1), "what is kept has no holes");
     sidecar.kill_and_start_again().await;
     assert_eq!(numbers(&sidecar.all_events("channel=c.*").await).last(), Some(&number));
-}
-
-/// Publishes a batch of events that have ids, until the log has taken every one: a log that is busy giving back
-/// disk may say "later".
-async fn publish_all(app: &mut HttpClient, batch: &[Value]) {
-    eventually("the log takes a batch", async || {
-        let answer = app.post_json("/v1/publish", &json!(batch)).await;
-        if answer.status() == 503 {
-            return None;
-        }
-        let refused = answer.success()["results"].as_array().expect("results").iter().any(|entry| {
-            let later = entry["code"] == "unavailable" || entry["code"] == "queue_full";
-            assert!(later || entry["status"] == "published" || entry["status"] == "duplicate", "{entry}");
-            later
-        });
-        (!refused).then_some(())
-    })
-    .await;
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ pub(crate) use address::{Address, Duplex};
 pub(crate) use http::{Connection, HttpClient, Response};
 pub(crate) use load::{NumberedLoad, OrderCheck};
 pub(crate) use process::{Finished, directory_bytes, run_command, sidewire};
-pub(crate) use publishing::numbers;
+pub(crate) use publishing::{numbers, publish_until_taken};
 pub(crate) use sidecar::{Setup, TestSidecar, Whereabouts, free_fixed_port};
 pub(crate) use sse::{SseClient, SseItem};
 pub(crate) use subscription::{Lost, Subscription, Transport};

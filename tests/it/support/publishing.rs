@@ -1,6 +1,6 @@
 //! Short forms of what nearly every test does: publish, and ask what is kept.
 
-use super::http::Response;
+use super::http::{HttpClient, Response};
 use super::sidecar::TestSidecar;
 use super::wait::eventually;
 use serde_json::{Value, json};
@@ -117,4 +117,25 @@ impl TestSidecar {
 /// The `n` of every event, in the order in which they stand.
 pub(crate) fn numbers(events: &[Value]) -> Vec<u64> {
     events.iter().map(|event| event["data"]["n"].as_u64().expect("a number")).collect()
+}
+
+/// Publishes a batch of events that have ids, again and again until the log has taken every one: a log that is
+/// busy may say "later".
+pub(crate) async fn publish_until_taken(app: &mut HttpClient, batch: &[Value]) {
+    let later = |code: &Value| code == "unavailable" || code == "queue_full";
+    eventually("the log takes a batch", async || {
+        let answer = app.post_json("/v1/publish", &json!(batch)).await;
+        if answer.status() == 503 {
+            assert!(later(&answer.json()["code"]), "{}", answer.text());
+            return None;
+        }
+        let answer = answer.success();
+        let entries = answer["results"].as_array().expect("results");
+        for entry in entries {
+            let taken = entry["status"] == "published" || entry["status"] == "duplicate";
+            assert!(taken || later(&entry["code"]), "{entry}");
+        }
+        entries.iter().all(|entry| entry["code"].is_null()).then_some(())
+    })
+    .await;
 }
