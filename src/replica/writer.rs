@@ -8,11 +8,15 @@ use crate::log::{AppendError, Log};
 use crate::metrics::Metrics;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 /// Most events of one group; measured: larger ones gain nothing and make the first of them wait.
 const GROUP_EVENTS: usize = 256;
+/// How long a group waits for journals to be packed.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(2);
 /// About the most bytes of one group.
 const GROUP_BYTES: usize = 256 << 10;
 
@@ -88,7 +92,7 @@ impl Writer {
     fn append(&self, group: Group) {
         let appended = !group.events.is_empty();
         if appended {
-            let result = self.log.append(&group.events);
+            let result = self.append_patiently(&group.events);
             self.report(&result);
             match result {
                 Ok(()) => {
@@ -114,6 +118,18 @@ impl Writer {
         for returned in group.probes {
             // The channel closes only after this thread has ended.
             let _ = self.to_fan_out.blocking_send(Showing::Probe(returned));
+        }
+    }
+
+    /// Waits a little while full journals are being packed: the queue before this thread has the bound, and a
+    /// disk that is a moment behind is no reason to refuse anybody.
+    fn append_patiently(&self, events: &[Arc<Event>]) -> Result<(), AppendError> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.log.append(events) {
+                Err(AppendError::Behind) if Instant::now() < deadline => std::thread::sleep(PAUSE),
+                result => return result,
+            }
         }
     }
 
