@@ -64,6 +64,8 @@ pub(super) struct Guarded {
     stream: Stream,
     state: Arc<GuardState>,
     scanner: HeadScanner,
+    /// How many requests came before the head that the scanner looks at.
+    scanned: u64,
     /// Bytes that were read and rewritten, and not yet handed on.
     rewritten: VecDeque<u8>,
     /// An answer that replaces one of hyper's.
@@ -77,6 +79,7 @@ impl Guarded {
             stream,
             state,
             scanner: HeadScanner::default(),
+            scanned: 0,
             rewritten: VecDeque::new(),
             replaced: Vec::new(),
         }
@@ -136,6 +139,10 @@ impl AsyncRead for Guarded {
         if this.state.in_request.load(Ordering::Relaxed) {
             this.scanner = HeadScanner::default();
         } else {
+            let requests = this.state.requests.load(Ordering::Relaxed);
+            if std::mem::replace(&mut this.scanned, requests) != requests {
+                this.scanner = HeadScanner::default();
+            }
             let fresh = &mut buffer.filled_mut()[before..];
             if !fresh.is_empty() {
                 this.state.in_head.store(true, Ordering::Relaxed);
