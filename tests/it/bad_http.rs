@@ -186,3 +186,26 @@ async fn exchange(address: &Address, bytes: &[u8]) -> Response {
     connection.write(bytes).await.expect("written");
     within("an answer", connection.read_response()).await.expect("answered")
 }
+
+#[tokio::test]
+async fn later_requests_of_a_connection_are_looked_at_as_closely_as_the_first() {
+    let sidecar = TestSidecar::start().await;
+    let address = sidecar.whereabouts().app();
+    let host = address.host();
+    for (what, framing) in [
+        ("a length and chunks", "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+        ("two lengths", "Content-Length: 0\r\nContent-Length: 0\r\n\r\n"),
+        ("a bare line feed", "X-A: b\nContent-Length: 0\r\n\r\n"),
+    ] {
+        let mut connection = Connection::open(&address).await.expect("connected");
+        let good = format!("GET /v1/channels HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        connection.write(good.as_bytes()).await.expect("written");
+        let answer = within(what, connection.read_response()).await.expect("an answer");
+        assert_eq!(answer.status(), 200, "{what}");
+        let bad = format!("POST /v1/publish HTTP/1.1\r\nHost: {host}\r\n{framing}");
+        connection.write(bad.as_bytes()).await.expect("written");
+        let answer = within(what, connection.read_response()).await.expect("an answer");
+        assert_eq!(answer.refusal(400), "invalid_request", "{what}");
+        within(what, connection.read_until_closed()).await;
+    }
+}
