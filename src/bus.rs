@@ -3,6 +3,8 @@
 //! Whatever the backend, what it has ordered arrives in the [`Inflow`], from where the replica takes it. In
 //! this version there is one backend: [`Memory`], where this node's own log is the bus.
 
+pub mod backend;
+pub mod envelope;
 mod inflow;
 mod memory;
 mod receipt;

@@ -37,10 +37,10 @@ pub const MAX_TAG_VALUE_BYTES: usize = 512;
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct EventId(Box<str>);
 
-/// Between an id and its channel: the unit separator, a control character that no publisher can send.
-const ID_PART: char = '\u{1f}';
-
 impl EventId {
+    /// Between an id and its channel: the unit separator, a control character that no publisher can send.
+    pub(crate) const PART: char = '\u{1f}';
+
     /// Accepts 1 to [`MAX_ID_BYTES`] bytes of UTF-8 without control characters.
     pub fn parse(text: &str) -> Result<Self, FieldError> {
         plain(text, MAX_ID_BYTES, "id").map(|()| Self(text.into()))
@@ -54,12 +54,12 @@ impl EventId {
 
     /// The id of the copy of an event that goes to one of several channels.
     pub fn on_channel(&self, channel: &Channel) -> Self {
-        Self(format!("{}{ID_PART}{channel}", self.as_str()).into())
+        Self(format!("{}{}{channel}", self.as_str(), Self::PART).into())
     }
 
     /// The id as publishers and clients know it.
     pub fn as_str(&self) -> &str {
-        self.0.split_once(ID_PART).map_or(&self.0, |(id, _)| id)
+        self.0.split_once(Self::PART).map_or(&self.0, |(id, _)| id)
     }
 
     /// What tells it from every other: the id, and the channel where it is one of several.
@@ -69,7 +69,7 @@ impl EventId {
 
     /// Takes a text that was a key before and was stored under a checksum.
     pub(crate) fn from_key(text: &str) -> Option<Self> {
-        let (id, channel) = text.split_once(ID_PART).unwrap_or((text, "-"));
+        let (id, channel) = text.split_once(Self::PART).unwrap_or((text, "-"));
         (Self::parse(id).is_ok() && Channel::parse(channel).is_ok()).then(|| Self(text.into()))
     }
 }
