@@ -33,4 +33,5 @@ pub mod websocket;
 pub mod cli;
 pub mod config;
 pub mod metrics;
+pub mod secret;
 pub mod sidecar;

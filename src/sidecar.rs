@@ -3,7 +3,7 @@
 mod settings;
 
 use crate::bus::{Bus, Inflow, Memory};
-use crate::config::{Config, LogSync};
+use crate::config::{BusConfig, BusUrl, Config, LogSync};
 use crate::hub::{Hub, RingLimits};
 use crate::log::{Log, LogObserver, LogOptions, OpenError, Rule};
 use crate::metrics::Metrics;
@@ -17,6 +17,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
+
+/// How much may wait in memory for the log. More would be memory that the app needs.
+const INFLOW_BYTES: usize = 64 << 20;
+/// How long the oldest of it may wait: the disk does not keep up then, and waiting longer helps nobody.
+const INFLOW_AGE: Duration = Duration::from_secs(10);
 
 /// A running Sidewire.
 pub struct Sidecar {
@@ -43,6 +48,8 @@ pub enum StartError {
         /// Why.
         error: io::Error,
     },
+    /// The bus is none that a node can be on.
+    Bus(BusUrl),
     /// The operating system refuses threads.
     Threads(io::Error),
 }
@@ -55,6 +62,9 @@ impl fmt::Display for StartError {
                 f,
                 "cannot listen on {address}: {error}; choose another address with `{listener}.listen`, or stop what listens there"
             ),
+            Self::Bus(url) => {
+                write!(f, "bus.url: {url} is not available in this version; write \"memory:\"")
+            }
             Self::Threads(error) => write!(f, "cannot start a thread: {error}"),
         }
     }
@@ -66,6 +76,9 @@ impl Sidecar {
     /// Starts everything; when it returns, all listeners answer.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let started = Instant::now();
+        if config.bus.url != BusUrl::Memory {
+            return Err(StartError::Bus(config.bus.url));
+        }
         let metrics = Arc::new(Metrics::new());
         // Bound before the log is opened: a second process on the same addresses fails early and harms nothing.
         let bound = bind(&config)?;
@@ -74,11 +87,7 @@ impl Sidecar {
             .await
             .map_err(|_| StartError::Threads(io::Error::other("the thread that opens the log ended")))?
             .map_err(StartError::Log)?;
-        let inflow = Arc::new(Inflow::new(
-            config.queue.max_bytes.as_usize(),
-            config.queue.max_age,
-            log.next_position(),
-        ));
+        let inflow = Arc::new(Inflow::new(INFLOW_BYTES, INFLOW_AGE, log.next_position()));
         let bus: Arc<dyn Bus> = Arc::new(Memory::new(inflow.clone()));
         let hub = Hub::new(log.head(), RingLimits::default());
         let policy = match config.log.sync {
@@ -119,7 +128,7 @@ impl Sidecar {
 
     /// Puts what can change while it runs in force: limits, origins, routes, heartbeats. Clients stay.
     pub fn reload(&mut self, config: Config) {
-        let fixed: [(&str, bool); 8] = [
+        let fixed: [(&str, bool); 7] = [
             (
                 "listen",
                 self.config.app.listen != config.app.listen
@@ -127,8 +136,12 @@ impl Sidecar {
                     || self.config.admin.listen != config.admin.listen,
             ),
             ("log", self.config.log != config.log),
-            ("bus.url", self.config.bus.url != config.bus.url),
-            ("bus.publish_timeout", self.config.bus.publish_timeout != config.bus.publish_timeout),
+            // All but the interval of probes.
+            (
+                "bus",
+                BusConfig { probe_interval: config.bus.probe_interval, ..self.config.bus.clone() }
+                    != config.bus,
+            ),
             ("telemetry.log_format", self.config.telemetry.log_format != config.telemetry.log_format),
             ("queue", self.config.queue != config.queue),
             ("channels", self.config.channels != config.channels),
