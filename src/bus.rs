@@ -7,6 +7,7 @@ pub mod backend;
 pub mod envelope;
 mod inflow;
 mod memory;
+pub mod plain;
 mod receipt;
 
 pub use inflow::{Arriving, Inflow};
