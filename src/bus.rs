@@ -9,6 +9,7 @@ mod inflow;
 mod memory;
 pub mod plain;
 mod receipt;
+pub mod redis;
 
 pub use inflow::{Arriving, Inflow};
 pub use memory::Memory;
