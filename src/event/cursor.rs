@@ -8,6 +8,10 @@ use std::fmt;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct Position(pub u64);
 
+/// Positions that a node which numbers events itself has for each millisecond of the clock: more than it can give
+/// in one.
+pub const POSITIONS_PER_MS: u64 = 1 << 20;
+
 impl Position {
     /// Before every event.
     pub const ZERO: Position = Position(0);
