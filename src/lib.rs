@@ -19,6 +19,7 @@ pub mod publish;
 pub mod bus;
 pub mod hub;
 pub mod log;
+pub mod outbox;
 
 // The flows that join the parts: from the bus to log and hub, and from there to one client.
 pub mod replica;
