@@ -127,8 +127,8 @@ impl Log {
     }
 
     /// The position in this log of a position on the bus.
-    pub fn from_bus(&self, position: Position) -> Position {
-        self.shared().eras().from_bus(position)
+    pub fn at_bus(&self, position: Position) -> Position {
+        self.shared().eras().at_bus(position)
     }
 
     /// From now on the events are those of a bus: what comes after its position `after` in the log of this epoch.

@@ -26,6 +26,9 @@ const INFLOW_BYTES: usize = 64 << 20;
 /// How long the oldest of it may wait: the disk does not keep up then, and waiting longer helps nobody.
 const INFLOW_AGE: Duration = Duration::from_secs(10);
 
+/// How long a stop waits for everything that was accepted to be on the bus or on the disk.
+const LAST_RESORT: Duration = Duration::from_secs(10);
+
 /// A running Sidewire.
 pub struct Sidecar {
     node: Arc<Node>,
@@ -173,7 +176,14 @@ impl Sidecar {
         listeners.abort_all();
         self.probe.abort();
         self.node.bus.close();
+        // A log that refuses what the bus has ordered must not keep the node from ending: the bus has it still.
+        let inflow = self.node.inflow.clone();
+        let last_resort = tokio::spawn(async move {
+            tokio::time::sleep(LAST_RESORT).await;
+            inflow.close();
+        });
         self.replica.finish().await;
+        last_resort.abort();
         let log = self.log;
         let _ = tokio::task::spawn_blocking(move || log.close()).await;
         tracing::info!(took_ms = started.elapsed().as_millis() as u64, "stopped");

@@ -138,7 +138,7 @@ impl Eras {
     }
 
     /// The position in the log of a position on the bus, in the current era.
-    pub(super) fn from_bus(&self, position: Position) -> Position {
+    pub(super) fn at_bus(&self, position: Position) -> Position {
         Position(position.0.wrapping_add(self.current().shift))
     }
 
@@ -194,13 +194,13 @@ mod tests {
         assert_eq!(eras.cursor(Position(7), OWN), cursor(OWN, 7));
         // A bus that counts from one, after a log that stands at 1,000.
         assert_eq!(eras.begin(Some(BUS), Position(0), Position(1000)), Position(1000));
-        assert_eq!(eras.from_bus(Position(1)), Position(1001));
+        assert_eq!(eras.at_bus(Position(1)), Position(1001));
         assert_eq!(eras.cursor(Position(1001), OWN), cursor(BUS, 1));
         assert_eq!(eras.cursor(Position(1000), OWN), cursor(BUS, 0));
         assert_eq!(eras.cursor(Position(999), OWN), cursor(OWN, 999));
         // And one whose positions are far above.
         assert_eq!(eras.begin(Some(NEXT), Position(50_000), Position(1010)), Position(50_000));
-        assert_eq!(eras.from_bus(Position(50_001)), Position(50_001));
+        assert_eq!(eras.at_bus(Position(50_001)), Position(50_001));
         assert_eq!(eras.place(cursor(NEXT, 50_002), OWN), Place::Current(Position(50_002)));
         assert_eq!(eras.place(cursor(NEXT, 49_999), OWN), Place::BeforeCurrent(Position(50_000)));
         assert_eq!(eras.place(cursor(BUS, 10), OWN), Place::Past(Position(1010)));

@@ -162,7 +162,7 @@ impl Shared {
     pub(super) fn skip_to(&self, up_to: Position) -> io::Result<Position> {
         let mut writer = lock(&self.writer);
         let mut eras = Eras::clone(&self.eras());
-        let gap = Hole { after: writer.last_stored, up_to: eras.from_bus(up_to) };
+        let gap = Hole { after: writer.last_stored, up_to: eras.at_bus(up_to) };
         if gap.up_to <= self.head() {
             return Ok(self.head());
         }

@@ -31,7 +31,7 @@ impl Landing for Shore {
     }
 
     fn local(&self, position: Position) -> Position {
-        self.log.from_bus(position)
+        self.log.at_bus(position)
     }
 
     fn expiry(&self, channel: &Channel) -> Expiry {

@@ -28,10 +28,11 @@ use tokio::task::JoinHandle;
 const BATCH_EVENTS: usize = 1024;
 /// About the most bytes of one send.
 const BATCH_BYTES: u64 = 1 << 20;
-/// A bus that takes longer than this to confirm, on average, is slow.
+/// A bus that takes longer than this to confirm, so many times in a row, is slow, until it is quick again for a
+/// few.
 const SLOW: Duration = Duration::from_millis(10);
-/// The share of the newest send in that average.
-const WEIGHT: f64 = 0.3;
+const SLOW_SENDS: u32 = 4;
+const QUICK_SENDS: u32 = 2;
 /// How long a shutdown goes on sending what the outbox has.
 const LAST_CALL: Duration = Duration::from_secs(3);
 
@@ -64,8 +65,30 @@ enum Batch {
 struct Sent<S> {
     sender: S,
     batch: Batch,
-    took: Duration,
+    /// How long the bus took, if it was asked anything.
+    took: Option<Duration>,
     result: Result<(), SendFailure>,
+}
+
+/// Whether the bus is slow to confirm.
+#[derive(Default)]
+struct Pace {
+    is_slow: bool,
+    /// So many sends in a row say the opposite.
+    against: u32,
+}
+
+impl Pace {
+    fn note(&mut self, took: Duration) {
+        if (took > SLOW) == self.is_slow {
+            self.against = 0;
+            return;
+        }
+        self.against += 1;
+        if self.against >= if self.is_slow { QUICK_SENDS } else { SLOW_SENDS } {
+            *self = Self { is_slow: !self.is_slow, against: 0 };
+        }
+    }
 }
 
 type Sending<S> = Pin<Box<dyn Future<Output = Sent<S>> + Send>>;
@@ -95,8 +118,7 @@ pub(super) struct Carrier<S> {
     shows_early: bool,
     backoff: Backoff,
     paused_until: Option<Instant>,
-    /// How long the bus takes to confirm, on average, in seconds.
-    round_trip_seconds: f64,
+    pace: Pace,
     closing: Option<Instant>,
 }
 
@@ -130,7 +152,7 @@ impl<S: Sender> Carrier<S> {
             shows_early: is_empty,
             backoff: Backoff::default(),
             paused_until: None,
-            round_trip_seconds: 0.,
+            pace: Pace::default(),
             closing: None,
         }
     }
@@ -152,6 +174,9 @@ impl<S: Sender> Carrier<S> {
                     Some(LinkChange::Up(sender)) => {
                         self.shared.set_max_event_bytes(sender.max_event_bytes());
                         (self.sender, self.sending, self.paused_until) = (Some(sender), None, None);
+                        self.pace = Pace::default();
+                        // Those that were lost with the link before would be waited for in vain.
+                        self.probes = self.shared.outstanding_probes();
                         // What was under way on the link before is read from the outbox again.
                         self.drained = None;
                     }
@@ -235,13 +260,9 @@ impl<S: Sender> Carrier<S> {
         }
     }
 
-    fn is_slow(&self) -> bool {
-        self.round_trip_seconds > SLOW.as_secs_f64()
-    }
-
     /// How long a publish waits for the bus.
     fn patience(&self) -> Duration {
-        if self.is_slow() { self.hedge.min(SLOW) } else { self.hedge }
+        if self.pace.is_slow { self.hedge.min(SLOW) } else { self.hedge }
     }
 
     /// Everything that the bus has not confirmed goes through the outbox from now on, and so does what follows.
@@ -322,7 +343,7 @@ impl<S: Sender> Carrier<S> {
     /// Sends what waits, unless something is under way.
     fn send(&mut self) {
         let idle = self.to_store.is_empty() && self.storing.is_none() && self.sending.is_none();
-        if self.by_disk && idle && self.outbox.is_empty() && !self.is_slow() {
+        if self.by_disk && idle && self.outbox.is_empty() && !self.pace.is_slow {
             self.by_disk = false;
             self.shows_early = true;
             self.drained = None;
@@ -364,9 +385,8 @@ impl<S: Sender> Carrier<S> {
                     numbers.push((number, own));
                 }
                 parcels.extend(probes);
-                let started = Instant::now();
-                let result = send(&mut sender, &parcels, timeout).await;
-                Sent { sender, batch: Batch::Stored { already, numbers }, took: started.elapsed(), result }
+                let (result, took) = send(&mut sender, &parcels, timeout).await;
+                Sent { sender, batch: Batch::Stored { already, numbers }, took, result }
             }));
             return;
         }
@@ -387,15 +407,16 @@ impl<S: Sender> Carrier<S> {
             return;
         }
         self.sending = Some(Box::pin(async move {
-            let started = Instant::now();
-            let result = send(&mut sender, &parcels, timeout).await;
-            Sent { sender, batch: Batch::Direct { numbers }, took: started.elapsed(), result }
+            let (result, took) = send(&mut sender, &parcels, timeout).await;
+            Sent { sender, batch: Batch::Direct { numbers }, took, result }
         }));
     }
 
     async fn note_sent(&mut self, sent: Sent<S>) {
         let Sent { sender, batch, took, result } = sent;
-        self.round_trip_seconds += WEIGHT * (took.as_secs_f64() - self.round_trip_seconds);
+        if let Some(took) = took {
+            self.pace.note(took);
+        }
         let confirmed = result.as_ref().map_or_else(|failure| failure.confirmed, |()| usize::MAX);
         match &batch {
             Batch::Direct { numbers } => {
@@ -498,14 +519,20 @@ impl<S: Sender> Carrier<S> {
     }
 }
 
-async fn send<S: Sender>(sender: &mut S, parcels: &[Parcel], timeout: Duration) -> Result<(), SendFailure> {
+async fn send<S: Sender>(
+    sender: &mut S,
+    parcels: &[Parcel],
+    timeout: Duration,
+) -> (Result<(), SendFailure>, Option<Duration>) {
     if parcels.is_empty() {
-        return Ok(());
+        return (Ok(()), None);
     }
-    tokio::time::timeout(timeout, sender.send(parcels)).await.unwrap_or_else(|_| {
+    let started = Instant::now();
+    let result = tokio::time::timeout(timeout, sender.send(parcels)).await.unwrap_or_else(|_| {
         let why = format!("the bus did not confirm within {} ms", timeout.as_millis());
         Err(SendFailure { confirmed: 0, error: SendError::Lost(why) })
-    })
+    });
+    (result, Some(started.elapsed()))
 }
 
 /// Waits for what may be under way; for ever if nothing is.

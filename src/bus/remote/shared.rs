@@ -193,6 +193,15 @@ impl Shared {
         Ok(())
     }
 
+    /// The probes that somebody still waits for, oldest first.
+    pub(super) fn outstanding_probes(&self) -> Vec<u64> {
+        let mut probes = lock(&self.probes);
+        probes.retain(|_, returned| !returned.is_closed());
+        let mut numbers: Vec<_> = probes.keys().copied().collect();
+        numbers.sort_unstable();
+        numbers
+    }
+
     /// Who waits for a probe that has come back.
     pub(super) fn take_probe(&self, number: u64) -> Option<oneshot::Sender<()>> {
         lock(&self.probes).remove(&number)
