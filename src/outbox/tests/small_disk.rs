@@ -48,7 +48,9 @@ fn on_the_small_disk(dir: &Path) {
 
 #[test]
 fn a_full_disk_is_told_from_other_errors() {
-    let no_room = |kind: std::io::ErrorKind| matches!(AppendError::from(kind.into()), AppendError::NoRoom);
+    let no_room = |kind: std::io::ErrorKind| {
+        matches!(AppendError::from(std::io::Error::from(kind)), AppendError::NoRoom)
+    };
     assert!(no_room(std::io::ErrorKind::StorageFull) && no_room(std::io::ErrorKind::QuotaExceeded));
     assert!(!no_room(std::io::ErrorKind::Other));
 }
