@@ -10,6 +10,7 @@ mod memory;
 pub mod nats;
 pub mod plain;
 mod receipt;
+pub mod redis;
 
 pub use inflow::{Arriving, Inflow};
 pub use memory::Memory;

@@ -1,6 +1,9 @@
 //! Builds every part in order, runs them, and takes them down again without losing anything.
 
+mod backends;
 mod settings;
+
+pub use backends::{nats_kept, nats_options, nats_patterns, redis_options};
 
 use crate::bus::{Bus, Inflow, Memory};
 use crate::config::{BusConfig, BusUrl, Config, LogSync};

@@ -17,20 +17,20 @@
 //! Which log it is, its epoch, stands in the metadata of the stream (`sidewire-epoch`): a stream that is deleted
 //! and made anew has another.
 
-mod access;
 mod ack;
 mod core;
 mod headers;
 mod jetstream;
 mod link;
+mod options;
 mod publisher;
 mod stream;
 mod subjects;
 mod tail;
 
 pub use self::core::{Core, CoreSender, CoreTail};
-pub use access::Access;
 pub use jetstream::JetStream;
+pub use options::{NatsAddress, NatsIdentity, NatsOptions};
 pub use publisher::Publisher;
-pub use stream::{Kept, Stream};
+pub use stream::{Kept, Storage};
 pub use tail::StreamTail;

@@ -3,14 +3,13 @@
 //! The subject of an event is its channel, behind `<namespace>.` unless the namespace is `default`; the message
 //! is JSON as [`plain`] has it. Probes are on `sidewire.probe.<namespace>`.
 
-use super::access::Access;
 use super::link::{Link, not_sent};
+use super::options::NatsOptions;
 use super::subjects::Subjects;
 use crate::bus::backend::{
     Arrival, Backend, Content, LinkError, Opened, Parcel, SendError, SendFailure, Sender, Start, Tail,
 };
 use crate::bus::plain;
-use crate::config::Namespace;
 use crate::event::{Epoch, Pattern, Position, UnixMs};
 use async_nats::{Message, Subscriber};
 use bytes::Bytes;
@@ -27,18 +26,19 @@ const ENVELOPE_BYTES: usize = 24 << 10;
 /// Plain subjects of NATS.
 #[derive(Debug)]
 pub struct Core {
-    access: Access,
+    options: NatsOptions,
     subjects: Subjects,
 }
 
 impl Core {
     /// The channels of these patterns, or all if there are none.
-    pub fn new(access: Access, namespace: &Namespace, patterns: &[Pattern]) -> Self {
-        Self { access, subjects: Subjects::new(namespace, patterns) }
+    pub fn new(options: NatsOptions, patterns: &[Pattern]) -> Self {
+        let subjects = Subjects::new(&options.namespace, patterns);
+        Self { options, subjects }
     }
 
     async fn connect(&self) -> Result<Opened<Self>, LinkError> {
-        let link = Link::connect(&self.access).await?;
+        let link = Link::connect(&self.options).await?;
         let mut subscriptions = Vec::new();
         for (number, subject) in self.subjects.subscribed().into_iter().enumerate() {
             let messages = subscribe(&link, subject).await?;
@@ -72,7 +72,7 @@ impl Backend for Core {
 
 impl fmt::Display for Core {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (core)", self.access)
+        write!(f, "{} (core)", self.options)
     }
 }
 

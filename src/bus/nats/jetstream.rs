@@ -1,9 +1,9 @@
 //! Opening a link to JetStream: what the log there is to this node.
 
-use super::access::Access;
 use super::link::Link;
+use super::options::NatsOptions;
 use super::publisher::Publisher;
-use super::stream::Stream;
+use super::stream::{Kept, Stream};
 use super::tail::{Reading, StreamTail};
 use crate::bus::backend::{Backend, LinkError, Opened, Start};
 use crate::event::{Epoch, Position};
@@ -19,14 +19,15 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 /// JetStream: one stream, in which the place of a message is the position of its event.
 #[derive(Debug)]
 pub struct JetStream {
-    access: Access,
+    options: NatsOptions,
     stream: Stream,
 }
 
 impl JetStream {
-    /// This stream on these servers.
-    pub fn new(access: Access, stream: Stream) -> Self {
-        Self { access, stream }
+    /// The stream of the namespace on these servers, kept so.
+    pub fn new(options: NatsOptions, kept: Kept) -> Self {
+        let stream = Stream::new(&options.namespace, kept);
+        Self { options, stream }
     }
 
     async fn open_on(
@@ -65,7 +66,7 @@ impl JetStream {
     }
 
     async fn connect(&self, known: Option<(Epoch, Position)>) -> Result<Opened<Self>, LinkError> {
-        let link = Link::connect(&self.access).await?;
+        let link = Link::connect(&self.options).await?;
         tokio::select! {
             biased;
             opened = self.open_on(&link, known) => opened,
@@ -108,7 +109,7 @@ impl Backend for JetStream {
 
 impl fmt::Display for JetStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (stream {})", self.access, self.stream.name())
+        write!(f, "{} (stream {})", self.options, self.stream.name())
     }
 }
 

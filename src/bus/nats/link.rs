@@ -3,7 +3,7 @@
 //! Left to itself the client library would connect anew underneath, and send then what it was handed meanwhile:
 //! late, and behind what the layer above has sent again. So once connected it is left no server to return to.
 
-use super::access::Access;
+use super::options::NatsOptions;
 use crate::bus::backend::{LinkError, SendError};
 use async_nats::{Client, ConnectError, ConnectErrorKind, Event, ServerError, rustls};
 use std::error::Error as _;
@@ -30,17 +30,18 @@ pub(super) struct Link {
 
 impl Link {
     /// Connects to one of the servers.
-    pub(super) async fn connect(access: &Access) -> Result<Self, LinkError> {
+    pub(super) async fn connect(options: &NatsOptions) -> Result<Self, LinkError> {
         let (breaking, broken) = watch::channel(None);
-        let options = access
-            .options()
+        let servers = options.addresses()?;
+        let options = options
+            .for_connect()
             .await?
             .name("sidewire")
             .connection_timeout(CONNECT_TIMEOUT)
             .ping_interval(PING_INTERVAL)
             .subscription_capacity(MOST_WAITING)
             // One round of all servers, when connecting now and when not connecting again later.
-            .max_reconnects(access.servers().len())
+            .max_reconnects(servers.len())
             .ignore_discovered_servers()
             .event_callback(move |event| {
                 if let Some(reason) = reason(&event) {
@@ -52,7 +53,7 @@ impl Link {
                 }
                 ready(())
             });
-        let client = options.connect(access.servers()).await.map_err(|error| refusal(&error))?;
+        let client = options.connect(servers).await.map_err(|error| refusal(&error))?;
         client
             .set_server_pool(NOWHERE)
             .await

@@ -3,7 +3,6 @@
 use super::headers;
 use crate::bus::backend::LinkError;
 use crate::bus::envelope;
-use crate::config::{BusStorage, Namespace};
 use crate::event::{Channel, Epoch};
 use async_nats::jetstream::context::{RequestError, RequestErrorKind};
 use async_nats::jetstream::response::Response;
@@ -25,7 +24,7 @@ const ATTEMPTS: usize = 5;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Kept {
     /// Where.
-    pub storage: BusStorage,
+    pub storage: Storage,
     /// On how many servers.
     pub replicas: usize,
     /// For how long.
@@ -34,9 +33,18 @@ pub struct Kept {
     pub max_bytes: Option<u64>,
 }
 
+/// Where the server keeps events.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Storage {
+    /// On disk.
+    File,
+    /// In memory: gone when its servers are.
+    Memory,
+}
+
 /// The stream of a namespace.
 #[derive(Clone, Debug)]
-pub struct Stream {
+pub(super) struct Stream {
     name: String,
     subjects: String,
     kept: Kept,
@@ -44,12 +52,12 @@ pub struct Stream {
 
 impl Stream {
     /// The stream of this namespace, kept so.
-    pub fn new(namespace: &Namespace, kept: Kept) -> Self {
+    pub(super) fn new(namespace: &str, kept: Kept) -> Self {
         Self { name: format!("SIDEWIRE_{namespace}"), subjects: format!("sidewire.{namespace}"), kept }
     }
 
     /// Its name on the server.
-    pub fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &str {
         &self.name
     }
 
@@ -182,8 +190,8 @@ impl Stream {
 
     fn storage(&self) -> StorageType {
         match self.kept.storage {
-            BusStorage::File => StorageType::File,
-            BusStorage::Memory => StorageType::Memory,
+            Storage::File => StorageType::File,
+            Storage::Memory => StorageType::Memory,
         }
     }
 
@@ -225,8 +233,8 @@ impl Stream {
         }
         if config.storage != self.storage() {
             return problem(format!(
-                "is not kept in storage {:?}, and that cannot be changed; set bus.storage as the stream is, or delete the stream",
-                self.kept.storage.to_string()
+                "is not kept in {:?} storage, and that cannot be changed; set bus.storage as the stream is, or delete the stream",
+                self.kept.storage
             ));
         }
         if config.num_replicas != self.kept.replicas {
@@ -304,13 +312,9 @@ mod tests {
     use super::*;
 
     fn stream() -> Stream {
-        let kept = Kept {
-            storage: BusStorage::File,
-            replicas: 1,
-            retention: Duration::from_secs(60),
-            max_bytes: None,
-        };
-        Stream::new(&"test".parse().unwrap(), kept)
+        let kept =
+            Kept { storage: Storage::File, replicas: 1, retention: Duration::from_secs(60), max_bytes: None };
+        Stream::new("test", kept)
     }
 
     #[test]

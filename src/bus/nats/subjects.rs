@@ -1,6 +1,5 @@
 //! How channels are plain subjects, and which of all subjects are taken.
 
-use crate::config::Namespace;
 use crate::event::{Channel, Pattern};
 
 /// The namespace whose subjects are the channels as they are.
@@ -20,8 +19,8 @@ pub(super) struct Subjects {
 
 impl Subjects {
     /// Those of these patterns; of all channels if there are none.
-    pub(super) fn new(namespace: &Namespace, patterns: &[Pattern]) -> Self {
-        let prefix = if namespace.as_str() == PLAIN { String::new() } else { format!("{namespace}.") };
+    pub(super) fn new(namespace: &str, patterns: &[Pattern]) -> Self {
+        let prefix = if namespace == PLAIN { String::new() } else { format!("{namespace}.") };
         Self { prefix, probes: format!("{PROBES}{namespace}"), patterns: patterns.into() }
     }
 
@@ -67,7 +66,7 @@ mod tests {
 
     fn subjects(namespace: &str, patterns: &[&str]) -> Subjects {
         let patterns: Vec<Pattern> = patterns.iter().map(|text| Pattern::parse(text).unwrap()).collect();
-        Subjects::new(&namespace.parse().unwrap(), &patterns)
+        Subjects::new(namespace, &patterns)
     }
 
     #[test]

@@ -1,0 +1,14 @@
+//! The backends of the bus against real servers, which the tests start, stop, freeze and empty.
+//!
+//! `conformance.rs` holds what every backend must do; a backend's own file starts its server, runs the suite and
+//! adds what only it does.
+
+#![expect(clippy::unwrap_used, reason = "a test that fails says where")]
+
+mod conformance;
+mod redis_pubsub;
+#[path = "../servers/redis.rs"]
+mod redis_servers;
+mod redis_stream;
+#[path = "../it/support/wait.rs"]
+mod wait;
