@@ -7,6 +7,7 @@ pub mod backend;
 pub mod envelope;
 mod inflow;
 mod memory;
+pub mod nats;
 pub mod plain;
 mod receipt;
 pub mod redis;

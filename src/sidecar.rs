@@ -4,7 +4,7 @@ mod backends;
 mod bus;
 mod settings;
 
-pub use backends::redis_options;
+pub use backends::{nats_kept, nats_options, nats_patterns, redis_options};
 
 use crate::config::Config;
 use crate::hub::{Hub, RingLimits};

@@ -33,6 +33,15 @@ impl Position {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Epoch(pub u64);
 
+impl Epoch {
+    /// One that never was.
+    pub fn fresh() -> Self {
+        // The lower half of each UUID holds 62 random bits; the second fills the two fixed ones of the first.
+        let random = || uuid::Uuid::now_v7().as_u64_pair().1;
+        Self(random().rotate_left(2) ^ random().rotate_left(33))
+    }
+}
+
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
