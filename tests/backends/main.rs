@@ -7,8 +7,8 @@
 
 mod conformance;
 mod redis_pubsub;
-#[path = "../servers/redis.rs"]
-mod redis_servers;
 mod redis_stream;
-#[path = "../it/support/wait.rs"]
-mod wait;
+#[path = "../servers/mod.rs"]
+mod servers;
+
+use servers::wait;

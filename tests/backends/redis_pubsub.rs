@@ -1,7 +1,7 @@
 //! Redis channels.
 
 use crate::conformance::{Server, conformance, is_event, numbered, open, send, take};
-use crate::redis_servers::{RedisCluster, RedisServer, RedisSetup};
+use crate::servers::{RedisCluster, RedisServer, RedisSetup};
 use sidewire::bus::backend::{Backend as _, Content, LinkError, Start};
 use sidewire::bus::redis::RedisPubSub;
 use sidewire::config::{Config, Sources};
@@ -23,7 +23,7 @@ impl Server for Channels {
     type Backend = RedisPubSub;
 
     async fn start() -> Self {
-        Self(RedisServer::start().await)
+        Self(RedisSetup::new().append_only().start().await)
     }
 
     fn backend(&self, namespace: &str) -> RedisPubSub {
@@ -35,7 +35,7 @@ impl Server for Channels {
     }
 
     async fn restart(&mut self) {
-        self.0.restart().await;
+        self.0.start_again().await;
     }
 
     fn freeze(&self) {
@@ -53,7 +53,7 @@ impl Server for Channels {
             ours.insert((*name).into(), value);
         }
         let message = serde_json::json!({ "sidewire": ours }).to_string();
-        self.0.command(&["PUBLISH", "job.7", &message]).await;
+        self.0.command::<redis::Value>(&["PUBLISH", "job.7", &message]).await;
     }
 }
 
@@ -84,7 +84,7 @@ async fn what_apps_publish_is_taken_once_for_all_patterns_that_fit() {
         ("user.x", "2"),
         ("user.6", "6"),
     ] {
-        server.command(&["PUBLISH", channel, message]).await;
+        server.command::<redis::Value>(&["PUBLISH", channel, message]).await;
     }
     let events = events(take(&mut link, 4, is_event).await);
     let seen: Vec<(&str, &str)> = events
@@ -105,9 +105,9 @@ async fn what_apps_publish_is_taken_once_for_all_patterns_that_fit() {
 async fn what_redis_itself_publishes_is_no_event() {
     let server = RedisServer::start().await;
     let mut link = open(&channels(&format!("url = '{}'", server.url())), None).await;
-    server.command(&["CONFIG", "SET", "notify-keyspace-events", "KEA"]).await;
-    server.command(&["SET", "a", "1"]).await;
-    server.command(&["PUBLISH", "a", "1"]).await;
+    server.command::<redis::Value>(&["CONFIG", "SET", "notify-keyspace-events", "KEA"]).await;
+    server.command::<redis::Value>(&["SET", "a", "1"]).await;
+    server.command::<redis::Value>(&["PUBLISH", "a", "1"]).await;
     let events = events(take(&mut link, 1, |_| true).await);
     assert_eq!(events[0].channel.as_str(), "a");
 }
@@ -129,18 +129,17 @@ async fn apps_can_read_what_nodes_publish() {
 async fn nodes_of_a_cluster_pass_messages_on() {
     let cluster = RedisCluster::start().await;
     let mut link = open(&channels(&format!("url = '{}'", cluster.url())), None).await;
-    for node in &cluster.nodes {
-        node.command(&["PUBLISH", "a", "1"]).await;
+    for node in &cluster.masters {
+        node.command::<redis::Value>(&["PUBLISH", "a", "1"]).await;
     }
     assert_eq!(events(take(&mut link, 3, is_event).await).len(), 3);
 }
 
 #[tokio::test]
 async fn a_user_may_be_kept_to_some_channels() {
-    let server = RedisSetup::bare().password("geheim").start().await;
-    let acl = ["ACL", "SETUSER", "node", "on", ">geheim2", "&job.*", "&sidewire.probe.default", "+@all"];
-    server.command(&acl).await;
-    let bus = format!("url = '{}'\nuser = 'node'\npassword = 'geheim2'", server.url());
+    let server =
+        RedisSetup::new().line("user node on >geheim ~* &job.* &sidewire.probe.default +@all").start().await;
+    let bus = format!("url = '{}'\nuser = 'node'\npassword = 'geheim'", server.url());
     let error = channels(&bus).open(None).await.map(|_| ()).unwrap_err();
     assert!(matches!(&error, LinkError::Refused(why) if why.contains("NOPERM")), "{error:?}");
     let mut link = open(&channels(&format!("{bus}\nchannels = ['job.*']")), None).await;

@@ -3,7 +3,7 @@
 use crate::conformance::{
     OrderedServer, Server, is_event, numbered, open, ordered_conformance, send, senders, take,
 };
-use crate::redis_servers::{Certificates, RedisCluster, RedisServer, RedisSetup, SentinelTrio};
+use crate::servers::{Certificates, RedisCluster, RedisServer, RedisSetup, Sentinels};
 use crate::wait::{eventually, within};
 use sidewire::bus::backend::{
     Backend as _, Content, LinkError, Parcel, SendError, Sender as _, Start, Tail as _,
@@ -11,6 +11,7 @@ use sidewire::bus::backend::{
 use sidewire::bus::redis::RedisStream;
 use sidewire::config::{Config, Sources};
 use sidewire::sidecar::redis_options;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const EVENTS: &str = "sidewire:{default}:events";
@@ -25,7 +26,7 @@ impl Server for RedisServer {
     type Backend = RedisStream;
 
     async fn start() -> Self {
-        Self::start().await
+        RedisSetup::new().append_only().start().await
     }
 
     fn backend(&self, namespace: &str) -> RedisStream {
@@ -37,7 +38,7 @@ impl Server for RedisServer {
     }
 
     async fn restart(&mut self) {
-        self.restart().await;
+        self.start_again().await;
     }
 
     fn freeze(&self) {
@@ -51,17 +52,17 @@ impl Server for RedisServer {
     async fn put(&self, fields: &[(&str, &str)]) {
         let mut command = vec!["XADD", EVENTS, "*"];
         command.extend(fields.iter().flat_map(|(name, text)| [*name, *text]));
-        self.command(&command).await;
+        self.command::<()>(&command).await;
     }
 }
 
 impl OrderedServer for RedisServer {
     async fn flush(&self) {
-        self.command(&["FLUSHALL"]).await;
+        self.command::<()>(&["FLUSHALL"]).await;
     }
 
     async fn trim(&self, left: usize) {
-        self.command(&["XTRIM", EVENTS, "MAXLEN", &left.to_string()]).await;
+        self.command::<()>(&["XTRIM", EVENTS, "MAXLEN", &left.to_string()]).await;
     }
 }
 
@@ -69,12 +70,12 @@ ordered_conformance!(RedisServer);
 
 #[tokio::test]
 async fn a_tail_that_runs_learns_of_a_new_epoch() {
-    let server = RedisServer::start().await;
+    let server = <RedisServer as Server>::start().await;
     let backend = server.backend("default");
     let mut link = open(&backend, None).await;
     send(&mut link, &[numbered(1, 1)]).await;
     let last = take(&mut link, 1, is_event).await[0].position.unwrap();
-    server.command(&["FLUSHALL"]).await;
+    server.command::<()>(&["FLUSHALL"]).await;
     let mut other = open(&backend, Some((link.epoch, last))).await;
     send(&mut other, &[numbered(2, 1)]).await;
     let arrivals = take(&mut link, 2, |_| true).await;
@@ -84,7 +85,7 @@ async fn a_tail_that_runs_learns_of_a_new_epoch() {
 
 #[tokio::test]
 async fn a_lost_end_of_the_log_begins_an_epoch_after_what_is_left() {
-    let server = RedisServer::start().await;
+    let server = <RedisServer as Server>::start().await;
     let backend = server.backend("default");
     let mut link = open(&backend, None).await;
     let parcels: Vec<Parcel> = (1..=6).map(|number| numbered(1, number)).collect();
@@ -98,7 +99,7 @@ async fn a_lost_end_of_the_log_begins_an_epoch_after_what_is_left() {
     for script in ["local all = redis.call('XRANGE', KEYS[1], '-', '+') redis.call('DEL', KEYS[1])
          for at = 1, #all - 3 do redis.call('XADD', KEYS[1], all[at][1], unpack(all[at][2])) end return #all"]
     {
-        server.command(&["EVAL", script, "1", EVENTS]).await;
+        server.command::<()>(&["EVAL", script, "1", EVENTS]).await;
     }
     // Who stands within what is left notices nothing.
     let behind = open(&backend, Some((link.epoch, positions[1]))).await;
@@ -128,7 +129,7 @@ async fn a_lost_end_of_the_log_begins_an_epoch_after_what_is_left() {
 
 #[tokio::test]
 async fn a_reader_that_was_overtaken_by_trimming_is_told() {
-    let server = RedisServer::start().await;
+    let server = <RedisServer as Server>::start().await;
     let backend = server.backend("default");
     let mut link = open(&backend, None).await;
     send(&mut link, &[numbered(1, 1)]).await;
@@ -142,7 +143,7 @@ async fn a_reader_that_was_overtaken_by_trimming_is_told() {
 
 #[tokio::test]
 async fn old_entries_are_trimmed_by_the_time_of_the_server() {
-    let server = RedisServer::start().await;
+    let server = <RedisServer as Server>::start().await;
     let backend = stream(&format!("url = '{}'\nretention = '1s'", server.url()));
     let mut link = open(&backend, None).await;
     let old: Vec<Parcel> = (1..=500).map(|number| numbered(1, number)).collect();
@@ -151,40 +152,42 @@ async fn old_entries_are_trimmed_by_the_time_of_the_server() {
     eventually("what is old is gone", async || {
         number += 1;
         send(&mut link, &[numbered(1, number)]).await;
-        let redis::Value::Int(length) = server.command(&["XLEN", EVENTS]).await else { panic!() };
-        (length < 300).then_some(())
+        (server.command::<usize>(&["XLEN", EVENTS]).await < 300).then_some(())
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_server_that_takes_nothing_refuses_all_of_a_batch() {
-    let server = RedisServer::start().await;
+    let server = <RedisServer as Server>::start().await;
     let backend = server.backend("default");
     let mut link = open(&backend, None).await;
-    server.command(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    server.command::<()>(&["CONFIG", "SET", "maxmemory", "1"]).await;
     let failure = link.sender.send(&[numbered(1, 1), numbered(1, 2)]).await.unwrap_err();
     assert!(matches!(failure.error, SendError::Refused(_)) && failure.confirmed == 0, "{failure:?}");
-    server.command(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    server.command::<()>(&["CONFIG", "SET", "maxmemory", "0"]).await;
     send(&mut link, &[numbered(1, 1)]).await;
     assert_eq!(senders(&mut link, 1).await, [(1, 1)]);
-    server.command(&["REPLICAOF", "127.0.0.1", "1"]).await;
+    server.command::<()>(&["REPLICAOF", "127.0.0.1", "1"]).await;
     let failure = link.sender.send(&[numbered(1, 2)]).await.unwrap_err();
     assert!(matches!(failure.error, SendError::Lost(_)), "{failure:?}");
 }
 
 #[tokio::test]
 async fn a_key_that_is_something_else_is_refused() {
-    let server = RedisServer::start().await;
-    server.command(&["SET", EVENTS, "x"]).await;
+    let server = <RedisServer as Server>::start().await;
+    server.command::<()>(&["SET", EVENTS, "x"]).await;
     let error = server.backend("default").open(None).await.map(|_| ()).unwrap_err();
     assert!(matches!(&error, LinkError::Refused(why) if why.contains("WRONGTYPE")), "{error:?}");
 }
 
 #[tokio::test]
 async fn a_password_is_needed_and_never_told() {
-    let server = RedisSetup::durable().password("geheim").start().await;
-    server.command(&["ACL", "SETUSER", "node", "on", ">geheim2", "~sidewire:*", "+@all"]).await;
+    // The rights that the documentation of the backend names.
+    let node = "user node on >geheim2 ~sidewire:* -@all +xadd +xread +xrange +xtrim +xinfo +exists +get +set \
+                +eval +time +multi +exec";
+    let server = RedisSetup::new().line(node).start().await;
+    server.command::<()>(&["CONFIG", "SET", "requirepass", "geheim"]).await;
     let url = server.url();
     for bus in [format!("url = '{url}'"), format!("url = '{url}'\npassword = 'falsch'")] {
         let error = stream(&bus).open(None).await.map(|_| ()).unwrap_err();
@@ -205,10 +208,10 @@ async fn a_password_is_needed_and_never_told() {
 
 #[tokio::test]
 async fn connections_are_encrypted_both_ways() {
-    let certificates = Certificates::make();
-    let server = RedisSetup::bare().tls(&certificates).start().await;
+    let certificates = Arc::new(Certificates::new());
+    let server = RedisSetup::new().tls(certificates.clone()).start().await;
     let url = server.url();
-    let file = |name: &str| certificates.file(name).display().to_string();
+    let file = |name: &str| certificates.path(name).display().to_string();
     let ca = format!("url = '{url}'\ntls_ca_file = '{}'", file("ca.pem"));
     let whole =
         format!("{ca}\ntls_cert_file = '{}'\ntls_key_file = '{}'", file("client.pem"), file("client.key"));
@@ -217,27 +220,32 @@ async fn connections_are_encrypted_both_ways() {
     assert_eq!(senders(&mut link, 1).await, [(1, 1)]);
     // Without a certificate of ours, or for another authority, there is no link.
     assert!(stream(&ca).open(None).await.is_err());
-    let others = Certificates::make();
-    let wrong = format!("url = '{url}'\ntls_ca_file = '{}'", others.file("ca.pem").display());
+    let others = Certificates::new();
+    let wrong = format!("url = '{url}'\ntls_ca_file = '{}'", others.path("ca.pem").display());
     let error = stream(&wrong).open(None).await.map(|_| ()).unwrap_err();
     assert!(matches!(error, LinkError::Refused(_)), "{error:?}");
 }
 
 #[tokio::test]
 async fn sentinels_name_the_master_and_its_successor() {
-    let mut trio = SentinelTrio::start("geheim", "sentinel").await;
-    let bus = format!("url = '{}'\npassword = 'geheim'\nsentinel_password = 'sentinel'", trio.url());
+    let mut all = Sentinels::start_for_users(("node", "geheim"), ("guest", "geheim2")).await;
+    let bus = format!(
+        "url = '{}'\nuser = 'node'\npassword = 'geheim'\nsentinel_user = 'guest'\nsentinel_password = 'geheim2'",
+        all.url()
+    );
     let backend = stream(&bus);
     let mut link = open(&backend, None).await;
     send(&mut link, &[numbered(1, 1)]).await;
     let last = take(&mut link, 1, is_event).await[0].position.unwrap();
     eventually("the replica has it", async || {
-        (trio.replica.command(&["XLEN", EVENTS]).await == trio.master.command(&["XLEN", EVENTS]).await)
-            .then_some(())
+        let [master, replica] = &all.servers;
+        let lengths: [usize; 2] =
+            [master.command(&["XLEN", EVENTS]).await, replica.command(&["XLEN", EVENTS]).await];
+        (lengths[0] == lengths[1]).then_some(())
     })
     .await;
     let killed = Instant::now();
-    trio.master.kill();
+    all.servers[0].kill();
     let mut link = eventually("another master", async || {
         let mut link = backend.open(Some((link.epoch, last))).await.ok()?;
         link.sender.send(&[numbered(1, 2)]).await.ok()?;
@@ -247,7 +255,7 @@ async fn sentinels_name_the_master_and_its_successor() {
     assert!(killed.elapsed() < Duration::from_secs(10), "{:?}", killed.elapsed());
     assert_eq!(link.start, Start::Continues);
     assert_eq!(senders(&mut link, 1).await, [(1, 2)]);
-    assert_eq!(trio.replica.command(&["XLEN", EVENTS]).await, redis::Value::Int(3));
+    assert_eq!(all.servers[1].command::<usize>(&["XLEN", EVENTS]).await, 3);
     let nobody = bus.replace("/mymaster", "/nobody");
     let error = stream(&nobody).open(None).await.map(|_| ()).unwrap_err();
     assert!(matches!(error, LinkError::Refused(_)), "{error:?}");
@@ -260,9 +268,9 @@ async fn a_cluster_is_followed_when_the_slot_moves() {
     let mut link = open(&backend, None).await;
     send(&mut link, &[numbered(1, 1)]).await;
     let last = take(&mut link, 1, is_event).await[0].position.unwrap();
-    let owner = cluster.owner(EVENTS).await;
-    let other = (owner + 1) % 3;
-    cluster.move_slot(EVENTS, owner, other).await;
+    let slot = cluster.slot(EVENTS).await;
+    let other = (cluster.owner(slot).await + 1) % 3;
+    cluster.move_slot(slot, other).await;
     let failure = link.sender.send(&[numbered(1, 2)]).await.unwrap_err();
     assert!(matches!(failure.error, SendError::Lost(_)), "{failure:?}");
     let mut link =
@@ -270,5 +278,5 @@ async fn a_cluster_is_followed_when_the_slot_moves() {
     assert_eq!(link.start, Start::Continues);
     send(&mut link, &[numbered(1, 2)]).await;
     assert_eq!(senders(&mut link, 1).await, [(1, 2)]);
-    assert_eq!(cluster.owner(EVENTS).await, other);
+    assert_eq!(cluster.owner(slot).await, other);
 }
