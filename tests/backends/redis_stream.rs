@@ -3,7 +3,7 @@
 use crate::conformance::{
     OrderedServer, Server, is_event, numbered, open, ordered_conformance, send, senders, take,
 };
-use crate::servers::{Certificates, RedisCluster, RedisServer, RedisSetup, Sentinels};
+use crate::servers::{Certificates, Flow, Proxy, RedisCluster, RedisServer, RedisSetup, Sentinels};
 use crate::wait::{eventually, within};
 use sidewire::bus::backend::{
     Backend as _, Content, LinkError, Parcel, SendError, Sender as _, Start, Tail as _,
@@ -279,4 +279,52 @@ async fn a_cluster_is_followed_when_the_slot_moves() {
     send(&mut link, &[numbered(1, 2)]).await;
     assert_eq!(senders(&mut link, 1).await, [(1, 2)]);
     assert_eq!(cluster.owner(slot).await, other);
+}
+
+#[tokio::test]
+async fn a_frozen_read_is_noticed_while_sends_go_on() {
+    let server = <RedisServer as Server>::start().await;
+    let proxy = Proxy::start(server.address()).await;
+    let mut link = open(&stream(&format!("url = 'redis://{}'", proxy.address())), None).await;
+    send(&mut link, &[numbered(1, 1)]).await;
+    senders(&mut link, 1).await;
+    proxy.set_for_kind(&["XREAD"], Flow { frozen: true, ..Flow::default() });
+    send(&mut link, &[numbered(1, 2)]).await;
+    let error = within("the end of the tail", link.tail.next(10)).await.unwrap_err();
+    assert!(matches!(error, LinkError::Away(_)), "{error:?}");
+    send(&mut link, &[numbered(1, 3)]).await;
+}
+
+#[tokio::test]
+async fn a_confirmation_that_is_lost_leaves_the_fate_open() {
+    let server = <RedisServer as Server>::start().await;
+    let proxy = Proxy::start(server.address()).await;
+    let backend = stream(&format!("url = 'redis://{}'", proxy.address()));
+    let mut link = open(&backend, None).await;
+    let batch = [numbered(1, 1), numbered(1, 2)];
+    proxy.lose_next_reply("EXEC");
+    let failure = within("a failure", link.sender.send(&batch)).await.unwrap_err();
+    assert!(matches!(failure.error, SendError::Lost(_)) && failure.confirmed == 0, "{failure:?}");
+    let mut link = open(&backend, None).await;
+    send(&mut link, &batch).await;
+    assert_eq!(senders(&mut link, 4).await, [(1, 1), (1, 2), (1, 1), (1, 2)], "all of a batch or nothing");
+}
+
+#[tokio::test]
+async fn positions_grow_whatever_ids_there_are() {
+    let server = <RedisServer as Server>::start().await;
+    let backend = server.backend("default");
+    let mut link = open(&backend, None).await;
+    send(&mut link, &[numbered(1, 1)]).await;
+    // From the year 2255, and from the end of time.
+    for id in ["9000000000000-0", "9000000000000-1", "18446744073709551615-18446744073709551614"] {
+        server.command::<()>(&["XADD", EVENTS, id, "v", "2"]).await;
+    }
+    let arrivals = take(&mut link, 4, |content| !matches!(content, Content::Epoch(_))).await;
+    assert!(arrivals.is_sorted_by(|one, two| one.position < two.position), "{arrivals:?}");
+    server.command::<()>(&["XADD", EVENTS, "18446744073709551615-18446744073709551615", "v", "2"]).await;
+    server.trim(0).await;
+    let known = (link.epoch, arrivals[3].position.unwrap());
+    open(&backend, Some(known)).await;
+    open(&backend, None).await;
 }
