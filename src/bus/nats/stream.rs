@@ -349,7 +349,8 @@ mod tests {
 
     #[test]
     fn what_would_lose_events_is_refused() {
-        let spoil: [(fn(&mut Config), &str); 9] = [
+        type Spoil = (fn(&mut Config), &'static str);
+        let spoils: [Spoil; 9] = [
             (|config| config.retention = RetentionPolicy::WorkQueue, "work queue"),
             (|config| config.sealed = true, "sealed"),
             (|config| config.no_ack = true, "does not acknowledge"),
@@ -360,7 +361,7 @@ mod tests {
             (|config| config.storage = StorageType::Memory, "bus.storage"),
             (|config| config.num_replicas = 3, "bus.replicas"),
         ];
-        for (spoil, words) in spoil {
+        for (spoil, words) in spoils {
             let mut config = stream().config();
             spoil(&mut config);
             let message = stream().bring_up_to_date(&mut config).expect_err(words);
