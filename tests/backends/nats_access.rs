@@ -40,6 +40,19 @@ async fn a_user_with_a_password() {
 }
 
 #[tokio::test]
+async fn a_missing_right_is_told() {
+    let server = NatsSetup::new()
+        .line("authorization { users: [ { user: a, password: b, permissions: { publish: { deny: \"$JS.API.STREAM.CREATE.>\" } } } ] }")
+        .start()
+        .await;
+    let began = std::time::Instant::now();
+    let why = refusal(&format!("url = '{}'\nuser = 'a'\npassword = 'b'", server.url())).await;
+    assert!(why.contains("STREAM.CREATE.SIDEWIRE_default"), "{why}");
+    // It does not wait for an answer that does not come.
+    assert!(began.elapsed() < std::time::Duration::from_secs(3), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
 async fn a_token_from_a_file_that_is_rotated() {
     let server = NatsSetup::new().line("authorization { token: geheim }").start().await;
     let directory = tempfile::tempdir().unwrap();

@@ -295,13 +295,16 @@ fn unanswered(error: &RequestError) -> LinkError {
 
 const NO_JETSTREAM: &str = "the NATS server has no JetStream, or not for this account; start it with `jetstream` enabled, or set bus.mode = \"core\"";
 
-fn refused(error: &async_nats::jetstream::Error, act: &str, stream: &str) -> LinkError {
+/// What it means that the server does not let this node `act` on the stream.
+pub(super) fn refused(error: &async_nats::jetstream::Error, act: &str, stream: &str) -> LinkError {
+    const NOT_FOUND: usize = 404;
     const UNAVAILABLE: usize = 503;
     let disabled = [ErrorCode::JETSTREAM_NOT_ENABLED, ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT];
     if disabled.contains(&error.error_code()) {
         LinkError::Refused(NO_JETSTREAM.into())
-    } else if error.code() == UNAVAILABLE {
-        LinkError::Away(format!("JetStream is not available now: {error}"))
+    } else if [NOT_FOUND, UNAVAILABLE].contains(&error.code()) {
+        // Gone between two questions, or without a leader.
+        LinkError::Away(format!("the NATS stream {stream} is not available now: {error}"))
     } else {
         LinkError::Refused(format!("NATS does not let this node {act} the stream {stream}: {error}"))
     }
