@@ -109,7 +109,7 @@ async fn serve(config: Config, sources: Sources, filter: FilterHandle) -> ExitCo
 
 fn start_logging(config: &Config) -> FilterHandle {
     let directives =
-        EnvFilter::try_new(filter_text(&config)).expect("the configuration takes only filters that parse");
+        EnvFilter::try_new(filter_text(config)).expect("the configuration takes only filters that parse");
     let (filter, handle) = reload::Layer::new(directives);
     let registry = tracing_subscriber::registry().with(filter);
     match config.telemetry.log_format {

@@ -1,6 +1,6 @@
 //! What every backend must do. [`conformance!`] makes tests of it for one kind of server.
 
-use crate::wait::{eventually, within};
+use crate::servers::wait::{eventually, within};
 use bytes::Bytes;
 use sidewire::bus::backend::{
     Arrival, Backend, Content, LinkError, Opened, Origin, Parcel, SendError, Sender as _, Start, Tail as _,

@@ -4,7 +4,7 @@ use crate::conformance::{
     OrderedServer, Server, is_event, numbered, open, ordered_conformance, send, senders, take,
 };
 use crate::nats_servers::{NatsCluster, NatsServer, NatsSetup, free_port, jetstream, settle};
-use crate::wait::{eventually, within};
+use crate::servers::wait::{eventually, within};
 use futures_util::StreamExt as _;
 use sidewire::bus::backend::{
     Backend as _, Content, LinkError, Origin, Parcel, SendError, Sender as _, Start,

@@ -2,6 +2,7 @@
 
 pub(crate) use crate::servers::{Certificates, NatsCluster, NatsServer, NatsSetup, free_port};
 
+use crate::servers::wait;
 use futures_util::StreamExt as _;
 use sidewire::bus::nats::{Core, JetStream};
 use sidewire::config::{BusConfig, Config, Sources};
