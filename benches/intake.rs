@@ -64,6 +64,7 @@ fn event() -> Event {
         tags,
         expiry: Expiry::Live,
         exclude: None,
+        from: None,
     }
 }
 

@@ -85,6 +85,7 @@ impl Publisher {
                 time: now,
                 tags: draft.tags,
                 exclude: draft.exclude,
+                from: draft.from,
             };
             stamped.push(Stamped { event, slot: receipt.as_ref().map(|receipt| receipt.slot(index)) });
         }
