@@ -5,6 +5,7 @@
 
 mod bus_url;
 mod channel_rule;
+mod grants;
 mod later;
 mod listen;
 mod logging;
@@ -13,6 +14,7 @@ mod problem;
 mod quantity;
 mod reader;
 mod route;
+mod secret;
 mod sections;
 mod setting;
 mod sync;
@@ -20,13 +22,16 @@ mod web;
 
 pub use bus_url::BusUrl;
 pub use channel_rule::ChannelRule;
+pub use grants::Grants;
 pub use listen::{ListenAddress, SocketMode};
 pub use logging::{LogFilter, LogFormat};
 pub use problem::{ConfigError, Fault, Problem, Source, environment_name};
 pub use quantity::{ByteSize, QuantityError, format_duration, parse_duration};
 pub use route::Route;
+pub use secret::Secret;
 pub use sections::{
-    AdminConfig, AppConfig, BusConfig, ClientConfig, LimitsConfig, LogConfig, QueueConfig, TelemetryConfig,
+    AdminConfig, AppConfig, AuthConfig, BusConfig, ClientConfig, LimitsConfig, LogConfig, QueueConfig,
+    TelemetryConfig,
 };
 pub use sync::LogSync;
 pub use web::{AllowedOrigin, HostName};
@@ -35,6 +40,13 @@ use crate::event::Channel;
 use reader::Reader;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The least that RFC 7518 (section 3.2) asks of a secret for HS256.
+const MIN_SECRET_BYTES: usize = 32;
+
+/// Clocks that differ by more are broken.
+const MAX_LEEWAY: Duration = Duration::from_secs(300);
 
 /// The configuration of one node.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -45,6 +57,8 @@ pub struct Config {
     pub client: ClientConfig,
     /// `[admin]`
     pub admin: AdminConfig,
+    /// `[auth]`
+    pub auth: AuthConfig,
     /// `[log]`
     pub log: LogConfig,
     /// `[bus]`
@@ -121,6 +135,7 @@ impl Config {
             AppConfig::KEYS,
             ClientConfig::KEYS,
             AdminConfig::KEYS,
+            AuthConfig::KEYS,
             LogConfig::KEYS,
             BusConfig::KEYS,
             QueueConfig::KEYS,
@@ -135,13 +150,14 @@ impl Config {
         self.channels.iter().find(|rule| rule.pattern.matches(channel))
     }
 
-    /// The configuration as in force, as an operator would write it. It holds no secrets.
+    /// The configuration as in force, as an operator would write it, secrets masked.
     pub fn to_json(&self) -> serde_json::Value {
         use setting::Setting as _;
         serde_json::json!({
             "app": self.app.show(),
             "client": self.client.show(),
             "admin": self.admin.show(),
+            "auth": self.auth.show(),
             "log": self.log.show(),
             "bus": self.bus.show(),
             "queue": self.queue.show(),
@@ -149,6 +165,21 @@ impl Config {
             "channels": self.channels.show(),
             "telemetry": self.telemetry.show(),
         })
+    }
+
+    /// Whether the client listener asks who comes.
+    pub fn asks_who_comes(&self) -> bool {
+        let Self { auth, .. } = self;
+        self.identifies() || !auth.anonymous.0.is_empty() || !auth.default.0.is_empty()
+    }
+
+    /// Whether a client can show who it is.
+    fn identifies(&self) -> bool {
+        let Self { auth, .. } = self;
+        !auth.secret.is_empty()
+            || !auth.secret_file.as_os_str().is_empty()
+            || !auth.public_key_file.as_os_str().is_empty()
+            || auth.jwks_url.is_some()
     }
 
     /// What is allowed and yet worth a second thought.
@@ -164,8 +195,14 @@ impl Config {
                 ));
             }
         }
-        for address in self.client.listen.iter().filter(|address| !address.is_local()) {
+        let open = |address: &&ListenAddress| !address.is_local() && !self.asks_who_comes();
+        for address in self.client.listen.iter().filter(open) {
             warnings.push(format!("client.listen: everybody who can reach {address} can read every channel"));
+        }
+        if !self.auth.secret.is_empty() && self.auth.secret.expose().len() < MIN_SECRET_BYTES {
+            warnings.push(format!(
+                "auth.secret: is shorter than {MIN_SECRET_BYTES} bytes, so whoever has a token can find it by trying; write random ones, such as `openssl rand -hex 32` prints"
+            ));
         }
         if self.log.sync == LogSync::Never {
             warnings.push("log.sync: \"never\" may lose acknowledged events when the power fails".into());
@@ -180,6 +217,7 @@ impl Config {
             app: AppConfig::read(&mut reader),
             client: ClientConfig::read(&mut reader),
             admin: AdminConfig::read(&mut reader),
+            auth: AuthConfig::read(&mut reader),
             log: LogConfig::read(&mut reader),
             bus: BusConfig::read(&mut reader),
             queue: QueueConfig::read(&mut reader),
@@ -197,6 +235,7 @@ impl Config {
     /// What no key can tell by itself.
     fn check(&self, reader: &mut Reader) {
         self.check_listeners(reader);
+        self.check_auth(reader);
         for (index, route) in self.client.routes.iter().enumerate() {
             if self.client.routes[..index].iter().any(|earlier| earlier.same_paths_as(route)) {
                 reader.refuse(
@@ -246,13 +285,49 @@ impl Config {
         }
     }
 
+    fn check_auth(&self, reader: &mut Reader) {
+        let auth = &self.auth;
+        if !auth.secret.is_empty() && !auth.secret_file.as_os_str().is_empty() {
+            reader.refuse("auth.secret_file", "stands beside auth.secret; write one of them");
+        }
+        if let Some(url) = &auth.jwks_url
+            && url.is_plain()
+            && !url.is_loopback()
+        {
+            reader.refuse(
+                "auth.jwks_url",
+                "without TLS, keys may come from anybody on the way; write \"https://\"",
+            );
+        }
+        if let Some(grant) = auth.anonymous.0.iter().find(|grant| grant.names_user()) {
+            reader.refuse(
+                "auth.anonymous",
+                format!("{:?} names a user, whom clients without a token do not have", grant.pattern()),
+            );
+        }
+        if auth.leeway > MAX_LEEWAY {
+            let most = format_duration(MAX_LEEWAY);
+            reader.refuse("auth.leeway", format!("lets expired tokens in for long; write at most {most:?}"));
+        }
+        if auth.timeout.is_zero() {
+            reader.refuse("auth.timeout", "cannot be zero; write a duration such as \"10s\"");
+        }
+        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        if !auth.cookie.bytes().all(is_token) {
+            reader.refuse(
+                "auth.cookie",
+                "is not the name of a cookie; write the name alone, such as \"session\"",
+            );
+        }
+    }
+
     fn check_listeners(&self, reader: &mut Reader) {
         let exposed = self.client.listen.iter().find(|address| !address.is_local());
-        if let Some(address) = exposed.filter(|_| !self.client.allow_anonymous) {
+        if let Some(address) = exposed.filter(|_| !self.client.allow_anonymous && !self.identifies()) {
             reader.refuse(
                 "client.listen",
                 format!(
-                    "{address} can be reached from other hosts, and no authentication is configured; listen on \"127.0.0.1:7080\", or set client.allow_anonymous = true to serve everybody who connects"
+                    "{address} can be reached from other hosts, and no authentication is configured; give a key under [auth], listen on \"127.0.0.1:7080\", or set client.allow_anonymous = true to serve everybody who connects"
                 ),
             );
         }

@@ -2,6 +2,7 @@
 
 mod settings;
 
+use crate::auth::{AuthError, Revocations};
 use crate::bus::{Bus, Inflow, Memory};
 use crate::config::{Config, LogSync};
 use crate::hub::{Hub, RingLimits};
@@ -43,6 +44,8 @@ pub enum StartError {
         /// Why.
         error: io::Error,
     },
+    /// The keys of tokens cannot be used.
+    Auth(AuthError),
     /// The operating system refuses threads.
     Threads(io::Error),
 }
@@ -55,6 +58,7 @@ impl fmt::Display for StartError {
                 f,
                 "cannot listen on {address}: {error}; choose another address with `{listener}.listen`, or stop what listens there"
             ),
+            Self::Auth(error) => error.fmt(f),
             Self::Threads(error) => write!(f, "cannot start a thread: {error}"),
         }
     }
@@ -67,6 +71,8 @@ impl Sidecar {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let started = Instant::now();
         let metrics = Arc::new(Metrics::new());
+        let revocations = Arc::<Revocations>::default();
+        let authority = settings::authority(&config, &revocations, None).map_err(StartError::Auth)?;
         // Bound before the log is opened: a second process on the same addresses fails early and harms nothing.
         let bound = bind(&config)?;
         let options = log_options(&config, metrics.clone());
@@ -97,7 +103,8 @@ impl Sidecar {
             replica.health(),
             metrics,
             Registry::new(node_name()),
-            settings::settings(&config),
+            revocations,
+            settings::settings(&config, authority),
             config.to_json(),
         );
         let probe = tokio::spawn(keep_probing(node.clone()));
@@ -117,8 +124,16 @@ impl Sidecar {
         Ok(Self { node, replica, log, config, listeners, stopping, probe })
     }
 
-    /// Puts what can change while it runs in force: limits, origins, routes, heartbeats. Clients stay.
+    /// Puts what can change while it runs in force: limits, origins, routes, heartbeats, keys. Clients stay.
     pub fn reload(&mut self, config: Config) {
+        let before = self.node.settings().authority.clone();
+        let authority = match settings::authority(&config, &self.node.revocations, before.as_deref()) {
+            Ok(authority) => authority,
+            Err(error) => {
+                tracing::error!("not reloaded, the old configuration stays in force: {error}");
+                return;
+            }
+        };
         let fixed: [(&str, bool); 8] = [
             (
                 "listen",
@@ -137,7 +152,7 @@ impl Sidecar {
         for (key, _) in fixed.iter().filter(|(_, changed)| *changed) {
             tracing::warn!(key, "a changed setting takes effect at the next start");
         }
-        self.node.reload(settings::settings(&config), config.to_json());
+        self.node.reload(settings::settings(&config, authority), config.to_json());
         self.config = config;
         tracing::info!("configuration reloaded");
     }

@@ -21,15 +21,21 @@ fi
 if [[ "${1:-}" == --bench && ! -e /usr/lib/nginx/modules/ngx_nchan_module.so ]]; then
     packages+=(libnginx-mod-nchan)
 fi
-if [[ ${#packages[@]} -eq 0 ]]; then
-    exit 0
+if [[ ${#packages[@]} -gt 0 ]]; then
+    as_root=()
+    if [[ $EUID -ne 0 ]]; then
+        as_root=(sudo)
+    fi
+    echo "installing: ${packages[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    "${as_root[@]}" apt-get update -qq
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}"
 fi
 
-as_root=()
-if [[ $EUID -ne 0 ]]; then
-    as_root=(sudo)
+# Another implementation of tokens than ours, to hold ours against.
+tools=$(cd "$(dirname "$0")/.." && pwd)/.cache/python
+if ! "$tools/bin/python" -c 'import cryptography, jwt' 2>/dev/null; then
+    echo "installing: PyJWT"
+    python3 -m venv --clear "$tools"
+    "$tools/bin/python" -m pip --quiet --disable-pip-version-check install 'PyJWT[crypto]==2.10.1'
 fi
-echo "installing: ${packages[*]}"
-export DEBIAN_FRONTEND=noninteractive
-"${as_root[@]}" apt-get update -qq
-"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}"

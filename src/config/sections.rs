@@ -2,14 +2,17 @@
 //! `config.toml.example`, which is compiled in.
 
 use super::bus_url::BusUrl;
+use super::grants::Grants;
 use super::listen::{ListenAddress, SocketMode};
 use super::logging::{LogFilter, LogFormat};
 use super::quantity::ByteSize;
 use super::reader::Reader;
 use super::route::Route;
+use super::secret::Secret;
 use super::setting::Setting;
 use super::sync::LogSync;
 use super::web::{AllowedOrigin, HostName};
+use crate::auth::{Algorithm, CallUrl};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -49,6 +52,38 @@ section! {
         allowed_hosts: Vec<HostName>,
         /// Who may open it where it is a unix socket.
         socket_mode: SocketMode,
+    }
+}
+
+section! {
+    /// Who may do what on the client listener.
+    AuthConfig = "auth" {
+        /// The algorithms that tokens may be signed with; none for all that fit a configured key.
+        algorithms: Vec<Algorithm>,
+        /// A secret that is shared with the issuer.
+        secret: Secret,
+        /// The same in a file.
+        secret_file: PathBuf,
+        /// A public key of the issuer, in PEM.
+        public_key_file: PathBuf,
+        /// Where the issuer publishes its keys.
+        jwks_url: Option<CallUrl>,
+        /// The issuers that tokens may be of; none for any.
+        issuer: Vec<String>,
+        /// The audiences that tokens may be for; none for tokens that name none.
+        audience: Vec<String>,
+        /// How much the clocks of issuer and node may differ.
+        leeway: Duration,
+        /// Whether a token must end.
+        require_exp: bool,
+        /// The cookie that may hold a token; none if empty.
+        cookie: String,
+        /// How long a WebSocket client without a token may take to send one.
+        timeout: Duration,
+        /// What everybody with a token may do, besides what it says.
+        default: Grants,
+        /// What everybody without a token may do.
+        anonymous: Grants,
     }
 }
 

@@ -1,14 +1,16 @@
 //! From the configuration to what each part takes.
 
+use crate::auth::{AuthError, AuthOptions, Authority, Revocations, TokenRules};
 use crate::config::{Config, ListenAddress, SocketMode};
 use crate::intake::IntakeLimits;
 use crate::server::{Address, ConnectionLimits, OriginPolicy, Settings};
+use std::sync::Arc;
 
 /// Largest request head. Cookies and tokens may be long; 64 headers of a kilobyte fit.
 const HEAD_BYTES: usize = 64 << 10;
 
 /// What can change while a node runs.
-pub(super) fn settings(config: &Config) -> Settings {
+pub(super) fn settings(config: &Config, authority: Option<Arc<Authority>>) -> Settings {
     let names =
         |hosts: &[crate::config::HostName]| hosts.iter().map(|host| host.as_str().to_owned()).collect();
     let client = &config.client;
@@ -21,6 +23,10 @@ pub(super) fn settings(config: &Config) -> Settings {
         } else {
             OriginPolicy::Listed(client.allowed_origins.clone())
         },
+        authority,
+        auth_cookie: Some(config.auth.cookie.clone()).filter(|cookie| !cookie.is_empty()),
+        auth_timeout: config.auth.timeout,
+        rules: config.channels.clone(),
         routes: client.routes.clone(),
         heartbeat: client.heartbeat,
         sse_heartbeat: client.sse_heartbeat,
@@ -40,6 +46,34 @@ pub(super) fn settings(config: &Config) -> Settings {
         messages_per_second: limits.messages_per_second.map_or(0, |most| most.get()),
         probe_interval: config.bus.probe_interval,
     }
+}
+
+/// What clients are asked; none where nothing is configured.
+pub(super) fn authority(
+    config: &Config,
+    revocations: &Arc<Revocations>,
+    before: Option<&Authority>,
+) -> Result<Option<Arc<Authority>>, AuthError> {
+    if !config.asks_who_comes() {
+        return Ok(None);
+    }
+    let auth = &config.auth;
+    let options = AuthOptions {
+        secret: auth.secret.expose().to_owned(),
+        secret_file: auth.secret_file.clone(),
+        public_key_file: auth.public_key_file.clone(),
+        jwks_url: auth.jwks_url.clone(),
+        algorithms: auth.algorithms.clone(),
+        rules: TokenRules {
+            issuers: auth.issuer.clone(),
+            audiences: auth.audience.clone(),
+            leeway: auth.leeway,
+            require_exp: auth.require_exp,
+        },
+        default: auth.default.0.clone(),
+        anonymous: auth.anonymous.0.clone(),
+    };
+    Authority::new(&options, revocations.clone(), before).map(|authority| Some(Arc::new(authority)))
 }
 
 /// Bounds on every connection.
