@@ -11,11 +11,14 @@ mod call;
 mod cryptography;
 mod identity;
 mod issuer;
+mod jitter;
 mod keys;
 mod permissions;
 mod refusal;
 mod revocations;
+mod shared_token;
 mod token;
+mod webhook;
 
 pub use call::{CallUrl, CallUrlError};
 pub use identity::Identity;
@@ -23,7 +26,9 @@ pub use keys::{Algorithm, AlgorithmError, KeyError};
 pub use permissions::{Grant, GrantError, GrantTemplate, Permissions, Right, Rights};
 pub use refusal::{Reason, Refusal};
 pub use revocations::{Revocations, TooManyRevoked};
+pub use shared_token::SharedToken;
 pub use token::{Claims, SignError, TokenRules, sign};
+pub use webhook::{OnError, Question, WebhookOptions};
 
 use crate::event::UnixMs;
 use issuer::Issuer;
@@ -33,6 +38,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use token::Unverified;
+use webhook::Webhook;
 
 /// Where the keys are, and what holds beside them.
 #[derive(Clone, Default, Debug)]
@@ -45,6 +51,8 @@ pub struct AuthOptions {
     pub public_key_file: PathBuf,
     /// Where the issuer publishes its keys.
     pub jwks_url: Option<CallUrl>,
+    /// How the app is asked who a client is; none where it is not.
+    pub webhook: Option<WebhookOptions>,
     /// The algorithms that are allowed; none for all that fit a key.
     pub algorithms: Vec<Algorithm>,
     /// What a token must say.
@@ -59,6 +67,7 @@ pub struct AuthOptions {
 pub struct Authority {
     keys: Vec<VerificationKey>,
     issuer: Option<Arc<Issuer>>,
+    webhook: Option<Arc<Webhook>>,
     rules: TokenRules,
     default: Vec<GrantTemplate>,
     anonymous: Option<Arc<Identity>>,
@@ -155,6 +164,10 @@ impl Authority {
                 before.and_then(|before| before.issuer.clone()).filter(|issuer| issuer.is(url, allowed));
             kept.unwrap_or_else(|| Arc::new(Issuer::new(url.clone(), allowed.clone())))
         });
+        let webhook = options.webhook.as_ref().map(|options| {
+            let kept = before.and_then(|before| before.webhook.clone()).filter(|webhook| webhook.is(options));
+            kept.unwrap_or_else(|| Arc::new(Webhook::new(options.clone())))
+        });
         let anonymous =
             options.anonymous.iter().map(|template| template.fill(None)).collect::<Result<Vec<_>, _>>();
         let anonymous = Permissions::new(anonymous.map_err(AuthError::Anonymous)?);
@@ -163,6 +176,7 @@ impl Authority {
         Ok(Self {
             keys,
             issuer,
+            webhook,
             rules: options.rules.clone(),
             default: options.default.clone(),
             anonymous,
@@ -173,6 +187,23 @@ impl Authority {
     /// Whoever comes without a token; none if nobody may.
     pub fn anonymous(&self) -> Option<&Arc<Identity>> {
         self.anonymous.as_ref()
+    }
+
+    /// Whether there is any key, so that a token may be one of ours.
+    pub fn takes_tokens(&self) -> bool {
+        !self.keys.is_empty() || self.issuer.is_some()
+    }
+
+    /// Who comes with this session of the app, at `now`; none if the app is not asked, or knows nobody.
+    pub async fn identify_session(
+        &self,
+        question: Question<'_>,
+        now: UnixMs,
+    ) -> Result<Option<Arc<Identity>>, Refusal> {
+        match &self.webhook {
+            Some(webhook) => webhook.identify(question, &self.rules, &self.default, now).await,
+            None => Ok(None),
+        }
     }
 
     /// Who comes with this token, at `now`.

@@ -19,6 +19,7 @@ mod sections;
 mod setting;
 mod sync;
 mod web;
+mod webhook;
 
 pub use bus_url::BusUrl;
 pub use channel_rule::ChannelRule;
@@ -31,10 +32,11 @@ pub use route::Route;
 pub use secret::Secret;
 pub use sections::{
     AdminConfig, AppConfig, AuthConfig, BusConfig, ClientConfig, LimitsConfig, LogConfig, QueueConfig,
-    TelemetryConfig,
+    TelemetryConfig, WebhookConfig,
 };
 pub use sync::LogSync;
 pub use web::{AllowedOrigin, HostName};
+pub use webhook::{SessionHeader, SessionOnError};
 
 use crate::event::Channel;
 use reader::Reader;
@@ -59,6 +61,8 @@ pub struct Config {
     pub admin: AdminConfig,
     /// `[auth]`
     pub auth: AuthConfig,
+    /// `[auth.webhook]`
+    pub webhook: WebhookConfig,
     /// `[log]`
     pub log: LogConfig,
     /// `[bus]`
@@ -136,6 +140,7 @@ impl Config {
             ClientConfig::KEYS,
             AdminConfig::KEYS,
             AuthConfig::KEYS,
+            WebhookConfig::KEYS,
             LogConfig::KEYS,
             BusConfig::KEYS,
             QueueConfig::KEYS,
@@ -153,11 +158,13 @@ impl Config {
     /// The configuration as in force, as an operator would write it, secrets masked.
     pub fn to_json(&self) -> serde_json::Value {
         use setting::Setting as _;
+        let mut auth = self.auth.show();
+        auth["webhook"] = self.webhook.show();
         serde_json::json!({
             "app": self.app.show(),
             "client": self.client.show(),
             "admin": self.admin.show(),
-            "auth": self.auth.show(),
+            "auth": auth,
             "log": self.log.show(),
             "bus": self.bus.show(),
             "queue": self.queue.show(),
@@ -180,6 +187,7 @@ impl Config {
             || !auth.secret_file.as_os_str().is_empty()
             || !auth.public_key_file.as_os_str().is_empty()
             || auth.jwks_url.is_some()
+            || self.webhook.url.is_some()
     }
 
     /// What is allowed and yet worth a second thought.
@@ -198,6 +206,11 @@ impl Config {
         let open = |address: &&ListenAddress| !address.is_local() && !self.asks_who_comes();
         for address in self.client.listen.iter().filter(open) {
             warnings.push(format!("client.listen: everybody who can reach {address} can read every channel"));
+        }
+        if let Some(url) = self.webhook.url.as_ref().filter(|url| url.is_plain() && !url.is_loopback()) {
+            warnings.push(format!(
+                "auth.webhook.url: the sessions of clients go to {url} without TLS; they are sent to private addresses only"
+            ));
         }
         if !self.auth.secret.is_empty() && self.auth.secret.expose().len() < MIN_SECRET_BYTES {
             warnings.push(format!(
@@ -218,6 +231,7 @@ impl Config {
             client: ClientConfig::read(&mut reader),
             admin: AdminConfig::read(&mut reader),
             auth: AuthConfig::read(&mut reader),
+            webhook: WebhookConfig::read(&mut reader),
             log: LogConfig::read(&mut reader),
             bus: BusConfig::read(&mut reader),
             queue: QueueConfig::read(&mut reader),
@@ -298,6 +312,15 @@ impl Config {
                 "auth.jwks_url",
                 "without TLS, keys may come from anybody on the way; write \"https://\"",
             );
+        }
+        if self.webhook.url.is_some() && self.webhook.headers.is_empty() {
+            reader.refuse(
+                "auth.webhook.headers",
+                "names nothing that has a session; write one such as \"cookie\"",
+            );
+        }
+        if self.webhook.timeout.is_zero() {
+            reader.refuse("auth.webhook.timeout", "cannot be zero; write a duration such as \"2s\"");
         }
         if let Some(grant) = auth.anonymous.0.iter().find(|grant| grant.names_user()) {
             reader.refuse(

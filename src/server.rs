@@ -34,7 +34,7 @@ pub use admin::Admin;
 pub use app::App;
 pub use client::Client;
 pub use connection::ConnectionLimits;
-pub use host::OriginPolicy;
+pub use host::{OriginPolicy, PrivateRules};
 pub use listener::{Address, Listener};
 pub use node::{Node, Settings};
 pub use registry::Registry;

@@ -2,7 +2,7 @@
 
 mod settings;
 
-use crate::auth::{AuthError, Revocations};
+use crate::auth::{AuthError, Authority, Revocations};
 use crate::bus::{Bus, Inflow, Memory};
 use crate::config::{Config, LogSync};
 use crate::hub::{Hub, RingLimits};
@@ -50,6 +50,11 @@ pub enum StartError {
     Threads(io::Error),
 }
 
+/// Who decides what clients may do, with nobody connected; none where nobody is asked.
+pub(crate) fn authority(config: &Config) -> Result<Option<Arc<Authority>>, AuthError> {
+    settings::authority(config, &Arc::default(), None)
+}
+
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -72,7 +77,7 @@ impl Sidecar {
         let started = Instant::now();
         let metrics = Arc::new(Metrics::new());
         let revocations = Arc::<Revocations>::default();
-        let authority = settings::authority(&config, &revocations, None).map_err(StartError::Auth)?;
+        let keys = settings::keys(&config, &revocations, None).map_err(StartError::Auth)?;
         // Bound before the log is opened: a second process on the same addresses fails early and harms nothing.
         let bound = bind(&config)?;
         let options = log_options(&config, metrics.clone());
@@ -104,7 +109,7 @@ impl Sidecar {
             metrics,
             Registry::new(node_name()),
             revocations,
-            settings::settings(&config, authority),
+            settings::settings(&config, keys),
             config.to_json(),
         );
         let probe = tokio::spawn(keep_probing(node.clone()));
@@ -127,8 +132,8 @@ impl Sidecar {
     /// Puts what can change while it runs in force: limits, origins, routes, heartbeats, keys. Clients stay.
     pub fn reload(&mut self, config: Config) {
         let before = self.node.settings().authority.clone();
-        let authority = match settings::authority(&config, &self.node.revocations, before.as_deref()) {
-            Ok(authority) => authority,
+        let keys = match settings::keys(&config, &self.node.revocations, before.as_deref()) {
+            Ok(keys) => keys,
             Err(error) => {
                 tracing::error!("not reloaded, the old configuration stays in force: {error}");
                 return;
@@ -152,7 +157,7 @@ impl Sidecar {
         for (key, _) in fixed.iter().filter(|(_, changed)| *changed) {
             tracing::warn!(key, "a changed setting takes effect at the next start");
         }
-        self.node.reload(settings::settings(&config, authority), config.to_json());
+        self.node.reload(settings::settings(&config, keys), config.to_json());
         self.config = config;
         tracing::info!("configuration reloaded");
     }

@@ -2,12 +2,12 @@
 //! token names one that is not among them. What is known goes on counting while the issuer is away.
 
 use super::call::{CallUrl, Caller, Plain};
+use super::jitter::jitter;
 use super::keys::{Algorithm, VerificationKey};
 use super::refusal::{Reason, Refusal};
 use super::token::{Claims, TokenRules, Unverified};
 use bytes::Bytes;
 use hyper::{HeaderMap, Method, StatusCode};
-use std::hash::BuildHasher as _;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -153,12 +153,6 @@ impl Allowance {
         self.left -= 1;
         true
     }
-}
-
-/// Some time up to `most`, each time another.
-fn jitter(most: Duration) -> Duration {
-    let random = std::hash::RandomState::new().hash_one(0) >> 11;
-    most.mul_f64(random as f64 / (1u64 << 53) as f64)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use super::secret::Secret;
 use super::setting::Setting;
 use super::sync::LogSync;
 use super::web::{AllowedOrigin, HostName};
+use super::webhook::{SessionHeader, SessionOnError};
 use crate::auth::{Algorithm, CallUrl};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
@@ -52,6 +53,10 @@ section! {
         allowed_hosts: Vec<HostName>,
         /// Who may open it where it is a unix socket.
         socket_mode: SocketMode,
+        /// The system users (by number) that are served where it is a unix socket; none for all that may open it.
+        allowed_uids: Vec<u32>,
+        /// The file with the token that everybody must show; none if empty.
+        token_file: PathBuf,
     }
 }
 
@@ -84,6 +89,22 @@ section! {
         default: Grants,
         /// What everybody without a token may do.
         anonymous: Grants,
+    }
+}
+
+section! {
+    /// The app, asked who a client is.
+    WebhookConfig = "auth.webhook" {
+        /// Where it is asked; nowhere if empty.
+        url: Option<CallUrl>,
+        /// The headers of the client that it is shown.
+        headers: Vec<SessionHeader>,
+        /// How long it may take to answer.
+        timeout: Duration,
+        /// How long its answer counts for the same question.
+        cache: Duration,
+        /// What happens when it does not answer.
+        on_error: SessionOnError,
     }
 }
 
@@ -123,6 +144,10 @@ section! {
         allowed_hosts: Vec<HostName>,
         /// Who may open it where it is a unix socket.
         socket_mode: SocketMode,
+        /// The system users (by number) that are served where it is a unix socket; none for all that may open it.
+        allowed_uids: Vec<u32>,
+        /// The file with the token that must be shown for all but the probes; none if empty.
+        token_file: PathBuf,
     }
 }
 

@@ -1,11 +1,12 @@
 //! What a client may do: found out when it connects, asked before everything it does.
 
 use super::close::CloseReason;
+use super::connection::Peer;
 use super::error::ApiError;
 use super::node::{Node, Settings};
 use super::registry::{Admission, Registration};
 use super::request::Parameters;
-use crate::auth::{Identity, Permissions, Reason, Refusal, Right};
+use crate::auth::{Identity, Permissions, Question, Reason, Refusal, Right};
 use crate::event::{Channel, Pattern, UnixMs};
 use crate::publish::unix_ms;
 use hyper::header::{self, HeaderMap, HeaderValue};
@@ -183,12 +184,22 @@ impl Node {
         &self,
         settings: &Settings,
         request: &Request<B>,
+        peer: Peer,
         parameters: &Parameters<'_>,
         pending: bool,
     ) -> Result<Access, ApiError> {
         let Some(authority) = &settings.authority else { return Ok(Access::Open) };
         let cookie = settings.auth_cookie.as_deref();
-        let Some(token) = token(request.headers(), parameters, cookie) else {
+        let token = authority.takes_tokens().then(|| token(request.headers(), parameters, cookie)).flatten();
+        let Some(token) = token else {
+            let channels: Vec<&str> = parameters.list("channel").chain(parameters.list("channels")).collect();
+            let (headers, path) = (request.headers(), request.uri().path());
+            let question = Question { headers, ip: peer.peer_ip, path, channels: &channels };
+            match authority.identify_session(question, unix_ms()).await {
+                Ok(Some(identity)) => return Ok(Access::Known(identity)),
+                Ok(None) => {}
+                Err(refusal) => return Err(self.refused(&refusal)),
+            }
             return match authority.anonymous() {
                 Some(identity) => Ok(Access::Known(identity.clone())),
                 None if pending => Ok(Access::Pending),

@@ -39,7 +39,7 @@ impl App {
         peer: Peer,
     ) -> Result<Response<Full<Bytes>>, ApiError> {
         let settings = self.node.settings();
-        check_private(&request, peer, &settings.app_hosts)?;
+        check_private(&request, peer, &settings.app, &[])?;
         // What nearly every request is goes first, before the path is taken apart.
         if request.method() == Method::POST && request.uri().path() == "/v1/publish" {
             return publish::publish(&self.node, &settings, request).await;

@@ -81,18 +81,18 @@ impl Client {
         }
         match &*segments {
             ["v1", "events"] if get => {
-                let access = self.access(&request, settings).await?;
+                let access = self.access(&request, peer, settings).await?;
                 history::events(&self.node, request.uri().query(), &access).await.map(Reply::Http)
             }
             ["v1", "channels", channel, "last"] if get => {
-                let access = self.access(&request, settings).await?;
+                let access = self.access(&request, peer, settings).await?;
                 history::last(&self.node, path_channel(channel)?, request.uri().query(), &access)
                     .await
                     .map(Reply::Http)
             }
             ["v1", "events"] | ["v1", "channels", _, "last"] => Err(ApiError::method_not_allowed("GET")),
             ["v1", "publish"] if request.method() == Method::POST => {
-                let access = self.access(&request, settings).await?;
+                let access = self.access(&request, peer, settings).await?;
                 let admission = self.admit(peer, settings)?;
                 let response = client_publish::publish(&self.node, settings, &access, request).await;
                 drop(admission);
@@ -118,9 +118,14 @@ impl Client {
         }
     }
 
-    async fn access(&self, request: &Request<Incoming>, settings: &Settings) -> Result<Access, ApiError> {
+    async fn access(
+        &self,
+        request: &Request<Incoming>,
+        peer: Peer,
+        settings: &Settings,
+    ) -> Result<Access, ApiError> {
         let parameters = Parameters::parse(request.uri().query())?;
-        self.node.access(settings, request, &parameters, false).await
+        self.node.access(settings, request, peer, &parameters, false).await
     }
 
     async fn connect(
@@ -134,7 +139,7 @@ impl Client {
     ) -> Result<Reply, ApiError> {
         let parameters = Parameters::parse(request.uri().query())?;
         let may_wait = endpoint == Endpoint::WebSocket;
-        let access = self.node.access(settings, &request, &parameters, may_wait).await?;
+        let access = self.node.access(settings, &request, peer, &parameters, may_wait).await?;
         let asked = Asked::read(&parameters, request.headers(), route, settings.subscriptions)?;
         let handshake = match endpoint {
             Endpoint::WebSocket => Some(websocket::handshake(&request, asked.format, origin)?),

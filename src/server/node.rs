@@ -1,6 +1,6 @@
 //! What the listeners share: the flows, the limits in force, the clients.
 
-use super::host::OriginPolicy;
+use super::host::{OriginPolicy, PrivateRules};
 use super::refusal_log::RefusalLog;
 use super::registry::Registry;
 use crate::auth::{Authority, Revocations};
@@ -49,10 +49,10 @@ pub struct Node {
 /// What can be changed while a node runs.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Host names of the app listener besides its own.
-    pub app_hosts: Vec<String>,
-    /// The same for the admin listener.
-    pub admin_hosts: Vec<String>,
+    /// Who may call the app listener.
+    pub app: PrivateRules,
+    /// Who may call the admin listener.
+    pub admin: PrivateRules,
     /// Which pages may use the client listener.
     pub origins: OriginPolicy,
     /// Who says what clients may do; none lets everybody do everything.

@@ -50,6 +50,14 @@ impl Stream {
         each!(self, stream => stream.try_write_vectored(pieces))
     }
 
+    /// The system user at the other end of a Unix socket.
+    pub fn peer_uid(&self) -> Option<u32> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Unix(stream) => stream.peer_cred().ok().map(|credentials| credentials.uid()),
+        }
+    }
+
     /// The address at this end; none for a Unix socket.
     pub fn local_ip(&self) -> Option<IpAddr> {
         match self {

@@ -1,29 +1,41 @@
 //! From the configuration to what each part takes.
 
-use crate::auth::{AuthError, AuthOptions, Authority, Revocations, TokenRules};
+use crate::auth::{
+    AuthError, AuthOptions, Authority, KeyError, Revocations, SharedToken, TokenRules, WebhookOptions,
+    read_secret,
+};
 use crate::config::{Config, ListenAddress, SocketMode};
 use crate::intake::IntakeLimits;
-use crate::server::{Address, ConnectionLimits, OriginPolicy, Settings};
+use crate::server::{Address, ConnectionLimits, OriginPolicy, PrivateRules, Settings};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Largest request head. Cookies and tokens may be long; 64 headers of a kilobyte fit.
 const HEAD_BYTES: usize = 64 << 10;
 
 /// What can change while a node runs.
-pub(super) fn settings(config: &Config, authority: Option<Arc<Authority>>) -> Settings {
+pub(super) fn settings(config: &Config, keys: Keys) -> Settings {
     let names =
         |hosts: &[crate::config::HostName]| hosts.iter().map(|host| host.as_str().to_owned()).collect();
     let client = &config.client;
     let limits = &config.limits;
     Settings {
-        app_hosts: names(&config.app.allowed_hosts),
-        admin_hosts: names(&config.admin.allowed_hosts),
+        app: PrivateRules {
+            hosts: names(&config.app.allowed_hosts),
+            uids: config.app.allowed_uids.clone(),
+            token: keys.app_token,
+        },
+        admin: PrivateRules {
+            hosts: names(&config.admin.allowed_hosts),
+            uids: config.admin.allowed_uids.clone(),
+            token: keys.admin_token,
+        },
         origins: if client.allowed_origins.is_empty() {
             OriginPolicy::Default
         } else {
             OriginPolicy::Listed(client.allowed_origins.clone())
         },
-        authority,
+        authority: keys.authority,
         auth_cookie: Some(config.auth.cookie.clone()).filter(|cookie| !cookie.is_empty()),
         auth_timeout: config.auth.timeout,
         rules: config.channels.clone(),
@@ -48,6 +60,36 @@ pub(super) fn settings(config: &Config, authority: Option<Arc<Authority>>) -> Se
     }
 }
 
+/// What those who come are asked for.
+pub(super) struct Keys {
+    authority: Option<Arc<Authority>>,
+    app_token: Option<SharedToken>,
+    admin_token: Option<SharedToken>,
+}
+
+/// Reads all keys and tokens.
+pub(super) fn keys(
+    config: &Config,
+    revocations: &Arc<Revocations>,
+    before: Option<&Authority>,
+) -> Result<Keys, AuthError> {
+    Ok(Keys {
+        authority: authority(config, revocations, before)?,
+        app_token: shared_token("app.token_file", &config.app.token_file)?,
+        admin_token: shared_token("admin.token_file", &config.admin.token_file)?,
+    })
+}
+
+fn shared_token(key: &'static str, path: &Path) -> Result<Option<SharedToken>, AuthError> {
+    if path.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    match SharedToken::new(&read_secret(key, path)?) {
+        Some(token) => Ok(Some(token)),
+        None => Err(AuthError::Key { key, error: KeyError::EmptySecret }),
+    }
+}
+
 /// What clients are asked; none where nothing is configured.
 pub(super) fn authority(
     config: &Config,
@@ -63,6 +105,13 @@ pub(super) fn authority(
         secret_file: auth.secret_file.clone(),
         public_key_file: auth.public_key_file.clone(),
         jwks_url: auth.jwks_url.clone(),
+        webhook: config.webhook.url.clone().map(|url| WebhookOptions {
+            url,
+            headers: config.webhook.headers.iter().map(|header| header.0.clone()).collect(),
+            timeout: config.webhook.timeout,
+            cache: config.webhook.cache,
+            on_error: config.webhook.on_error.0,
+        }),
         algorithms: auth.algorithms.clone(),
         rules: TokenRules {
             issuers: auth.issuer.clone(),

@@ -1,66 +1,14 @@
 //! The keys that an issuer publishes: fetched, rotated, out of reach.
 
-use crate::support::{HttpClient, Key, Response, Setup, TestSidecar, Tokens};
+use crate::support::{Callee, HttpClient, Key, Response, Setup, TestSidecar, Tokens};
 use serde_json::{Value, json};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 
-/// A server that answers every request alike, until it is dropped.
-struct Issuer {
-    url: String,
-    answer: Arc<Mutex<String>>,
-    asked: Arc<AtomicUsize>,
-    task: JoinHandle<()>,
+fn publish(issuer: &Callee, keys: &[Value]) {
+    issuer.answers(200, &json!({"keys": keys}).to_string());
 }
 
-impl Issuer {
-    async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let url = format!("http://{}/keys.json", listener.local_addr().expect("bound"));
-        let (answer, asked) = (Arc::<Mutex<String>>::default(), Arc::<AtomicUsize>::default());
-        let (shared, count) = (answer.clone(), asked.clone());
-        let task = tokio::spawn(async move {
-            while let Ok((mut socket, _)) = listener.accept().await {
-                let mut head = Vec::new();
-                while !head.ends_with(b"\r\n\r\n") {
-                    match socket.read_u8().await {
-                        Ok(byte) => head.push(byte),
-                        Err(_) => break,
-                    }
-                }
-                count.fetch_add(1, Ordering::Relaxed);
-                let answer = shared.lock().expect("no panic inside").clone();
-                let _ = socket.write_all(answer.as_bytes()).await;
-            }
-        });
-        Self { url, answer, asked, task }
-    }
-
-    fn answers(&self, answer: &str) {
-        *self.answer.lock().expect("no panic inside") = answer.to_owned();
-    }
-
-    fn publishes(&self, keys: &[Value]) {
-        let body = json!({"keys": keys}).to_string();
-        self.answers(&format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
-    }
-
-    fn asked(&self) -> usize {
-        self.asked.load(Ordering::Relaxed)
-    }
-
-    fn config(&self) -> String {
-        format!("[auth]\njwks_url = {:?}\n", self.url)
-    }
-}
-
-impl Drop for Issuer {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+fn config(issuer: &Callee) -> String {
+    format!("[auth]\njwks_url = {:?}\n", issuer.url)
 }
 
 async fn events(client: &mut HttpClient, token: &str) -> Response {
@@ -75,9 +23,9 @@ fn claims() -> Value {
 #[tokio::test]
 async fn keys_are_fetched_once_and_again_for_a_new_name_and_survive_the_issuer() {
     let mut tokens = Tokens::new();
-    let issuer = Issuer::start().await;
-    issuer.publishes(&[tokens.jwk(Key::Rsa, "one")]);
-    let sidecar = TestSidecar::with_config(&issuer.config()).await;
+    let issuer = Callee::start().await;
+    publish(&issuer, &[tokens.jwk(Key::Rsa, "one")]);
+    let sidecar = TestSidecar::with_config(&config(&issuer)).await;
     let mut client = sidecar.client();
     let one = tokens.signed(Key::Rsa, "RS256", &json!({"kid": "one"}), &claims());
     let two = tokens.signed(Key::P256, "ES256", &json!({"kid": "two"}), &claims());
@@ -86,12 +34,12 @@ async fn keys_are_fetched_once_and_again_for_a_new_name_and_survive_the_issuer()
     }
     assert_eq!(issuer.asked(), 1);
 
-    issuer.publishes(&[tokens.jwk(Key::P256, "two")]);
+    publish(&issuer, &[tokens.jwk(Key::P256, "two")]);
     assert_eq!(events(&mut client, &two).await.status(), 200);
     assert_eq!(issuer.asked(), 2, "one fetch for a new name");
     assert_eq!(events(&mut client, &one).await.refusal(401), "unauthorized", "it was rotated out");
 
-    issuer.answers("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n");
+    issuer.answers(500, "");
     for number in 0..50 {
         let made_up = tokens.signed(Key::OtherRsa, "RS256", &json!({"kid": format!("x{number}")}), &claims());
         assert_eq!(events(&mut client, &made_up).await.refusal(401), "unauthorized");
@@ -105,8 +53,8 @@ async fn keys_are_fetched_once_and_again_for_a_new_name_and_survive_the_issuer()
 async fn an_issuer_that_is_away_or_sends_elsewhere_brings_no_keys() {
     let mut tokens = Tokens::new();
     let token = tokens.signed(Key::Rsa, "RS256", &json!({"kid": "one"}), &claims());
-    let good = Issuer::start().await;
-    good.publishes(&[tokens.jwk(Key::Rsa, "one")]);
+    let good = Callee::start().await;
+    publish(&good, &[tokens.jwk(Key::Rsa, "one")]);
     let keys = json!({"keys": [tokens.jwk(Key::Rsa, "one")], "padding": "x".repeat(2 << 20)}).to_string();
     for answer in [
         "".to_owned(),
@@ -114,9 +62,9 @@ async fn an_issuer_that_is_away_or_sends_elsewhere_brings_no_keys() {
         format!("HTTP/1.1 302 Found\r\nLocation: {}\r\nContent-Length: 0\r\n\r\n", good.url),
         format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{keys}", keys.len()),
     ] {
-        let issuer = Issuer::start().await;
-        issuer.answers(&answer);
-        let sidecar = TestSidecar::with_config(&issuer.config()).await;
+        let issuer = Callee::start().await;
+        issuer.answers_raw(&answer);
+        let sidecar = TestSidecar::with_config(&config(&issuer)).await;
         let refused = events(&mut sidecar.client(), &token).await;
         assert_eq!(refused.refusal(503), "unavailable");
         assert!(refused.header("retry-after").is_some());

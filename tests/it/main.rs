@@ -37,8 +37,12 @@ mod retention;
 mod auth_issuer;
 /// What a token allows, on every transport, and how it ends.
 mod auth_permissions;
+/// The app and admin listeners, and the commands around tokens.
+mod auth_private;
 /// Clients that publish.
 mod auth_publish;
+/// The app's own session instead of a token.
+mod auth_session;
 /// Tokens: every way to sign and to give one, and every way to forge one.
 mod auth_tokens;
 

@@ -1,6 +1,7 @@
 //! What the tests share. Nothing here sleeps in the hope that something has happened: see [`wait`].
 
 mod address;
+mod callee;
 mod http;
 mod load;
 mod metrics;
@@ -14,6 +15,7 @@ mod wait;
 mod websocket;
 
 pub(crate) use address::{Address, Duplex};
+pub(crate) use callee::Callee;
 pub(crate) use http::{Connection, HttpClient, Response};
 pub(crate) use load::{NumberedLoad, OrderCheck};
 pub(crate) use process::{Finished, directory_bytes, run_command, sidewire};
