@@ -250,6 +250,7 @@ impl Config {
     fn check(&self, reader: &mut Reader) {
         self.check_listeners(reader);
         self.check_auth(reader);
+        self.check_tls(reader);
         for (index, route) in self.client.routes.iter().enumerate() {
             if self.client.routes[..index].iter().any(|earlier| earlier.same_paths_as(route)) {
                 reader.refuse(
@@ -341,6 +342,20 @@ impl Config {
                 "auth.cookie",
                 "is not the name of a cookie; write the name alone, such as \"session\"",
             );
+        }
+    }
+
+    fn check_tls(&self, reader: &mut Reader) {
+        let (app, client, admin) = (&self.app, &self.client, &self.admin);
+        for (key, cert, private, ca) in [
+            ("app.tls_key_file", &app.tls_cert_file, &app.tls_key_file, &app.tls_client_ca_file),
+            ("client.tls_key_file", &client.tls_cert_file, &client.tls_key_file, &client.tls_client_ca_file),
+            ("admin.tls_key_file", &admin.tls_cert_file, &admin.tls_key_file, &admin.tls_client_ca_file),
+        ] {
+            let [cert, private, ca] = [cert, private, ca].map(|path| !path.as_os_str().is_empty());
+            if cert != private || (ca && !cert) {
+                reader.refuse(key, "goes with tls_cert_file; write both, or none of the TLS keys");
+            }
         }
     }
 

@@ -28,6 +28,7 @@ mod registry;
 mod request;
 mod request_subscription;
 mod stream;
+mod tls;
 mod websocket;
 
 pub use admin::Admin;
@@ -38,3 +39,4 @@ pub use host::{OriginPolicy, PrivateRules};
 pub use listener::{Address, Listener};
 pub use node::{Node, Settings};
 pub use registry::Registry;
+pub use tls::{Tls, TlsError, TlsOptions};

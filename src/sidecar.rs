@@ -10,8 +10,9 @@ use crate::log::{Log, LogObserver, LogOptions, OpenError, Rule};
 use crate::metrics::Metrics;
 use crate::publish::Publisher;
 use crate::replica::{Replica, SyncPolicy};
-use crate::server::{Address, Admin, App, Client, Listener, Node, Registry};
+use crate::server::{Address, Admin, App, Client, Listener, Node, Registry, TlsError};
 use crate::subscribe::Source;
+use settings::Certificates;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ pub struct Sidecar {
     config: Config,
     listeners: JoinSet<()>,
     stopping: Stopping,
+    certificates: Certificates,
     probe: JoinHandle<()>,
 }
 
@@ -46,6 +48,8 @@ pub enum StartError {
     },
     /// The keys of tokens cannot be used.
     Auth(AuthError),
+    /// The certificates of the listeners cannot be used.
+    Tls(TlsError),
     /// The operating system refuses threads.
     Threads(io::Error),
 }
@@ -64,6 +68,7 @@ impl fmt::Display for StartError {
                 "cannot listen on {address}: {error}; choose another address with `{listener}.listen`, or stop what listens there"
             ),
             Self::Auth(error) => error.fmt(f),
+            Self::Tls(error) => write!(f, "TLS: {error}"),
             Self::Threads(error) => write!(f, "cannot start a thread: {error}"),
         }
     }
@@ -78,6 +83,7 @@ impl Sidecar {
         let metrics = Arc::new(Metrics::new());
         let revocations = Arc::<Revocations>::default();
         let keys = settings::keys(&config, &revocations, None).map_err(StartError::Auth)?;
+        let certificates = settings::certificates(&config).map_err(StartError::Tls)?;
         // Bound before the log is opened: a second process on the same addresses fails early and harms nothing.
         let bound = bind(&config)?;
         let options = log_options(&config, metrics.clone());
@@ -114,7 +120,7 @@ impl Sidecar {
         );
         let probe = tokio::spawn(keep_probing(node.clone()));
         let stopping = Stopping::default();
-        let listeners = serve(bound, &node, &config, &stopping);
+        let listeners = serve(bound, &node, &config, &certificates, &stopping);
         let stats = log.stats();
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
@@ -126,7 +132,7 @@ impl Sidecar {
             took_ms = started.elapsed().as_millis() as u64,
             "started"
         );
-        Ok(Self { node, replica, log, config, listeners, stopping, probe })
+        Ok(Self { node, replica, log, config, listeners, stopping, certificates, probe })
     }
 
     /// Puts what can change while it runs in force: limits, origins, routes, heartbeats, keys. Clients stay.
@@ -139,7 +145,15 @@ impl Sidecar {
                 return;
             }
         };
-        let fixed: [(&str, bool); 8] = [
+        let tls_as_before = match settings::certificates(&config) {
+            Ok(certificates) => self.certificates.replace_by(&certificates),
+            Err(error) => {
+                tracing::error!("not reloaded, the old configuration stays in force: TLS: {error}");
+                return;
+            }
+        };
+        let fixed: [(&str, bool); 9] = [
+            ("tls_cert_file", !tls_as_before),
             (
                 "listen",
                 self.config.app.listen != config.app.listen
@@ -219,11 +233,23 @@ fn bind(config: &Config) -> Result<Bound, StartError> {
     Ok(bound)
 }
 
-fn serve(bound: Bound, node: &Arc<Node>, config: &Config, stopping: &Stopping) -> JoinSet<()> {
+fn serve(
+    bound: Bound,
+    node: &Arc<Node>,
+    config: &Config,
+    certificates: &Certificates,
+    stopping: &Stopping,
+) -> JoinSet<()> {
     let limits = settings::connection_limits(config);
     let (app, client, admin) = (App::new(node.clone()), Client::new(node.clone()), Admin::new(node.clone()));
     let mut listeners = JoinSet::new();
     for (listener, socket) in bound {
+        let tls = match listener {
+            "app" => certificates.app.clone(),
+            "client" => certificates.client.clone(),
+            _ => certificates.admin.clone(),
+        };
+        let socket = socket.with_tls(tls);
         tracing::info!(listener, address = %socket.address(), "listening");
         let stopping = if listener == "client" { &stopping.clients } else { &stopping.others }.subscribe();
         match listener {

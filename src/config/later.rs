@@ -2,13 +2,7 @@
 
 /// Keys, and sections with all that is in them.
 const LATER: &[&str] = &[
-    "app.tls_cert_file",
-    "app.tls_key_file",
-    "client.tls_cert_file",
-    "client.tls_key_file",
     "client.trusted_proxies",
-    "admin.tls_cert_file",
-    "admin.tls_key_file",
     "log.encryption_key_file",
     "bus.mode",
     "bus.channels",

@@ -53,6 +53,12 @@ section! {
         allowed_hosts: Vec<HostName>,
         /// Who may open it where it is a unix socket.
         socket_mode: SocketMode,
+        /// Its certificate, with those that it was signed with; no TLS if empty.
+        tls_cert_file: PathBuf,
+        /// The key of its certificate.
+        tls_key_file: PathBuf,
+        /// Who signs the certificates that callers must show; they need none if empty.
+        tls_client_ca_file: PathBuf,
         /// The system users (by number) that are served where it is a unix socket; none for all that may open it.
         allowed_uids: Vec<u32>,
         /// The file with the token that everybody must show; none if empty.
@@ -115,6 +121,12 @@ section! {
         listen: Vec<ListenAddress>,
         /// Who may open it where it is a unix socket.
         socket_mode: SocketMode,
+        /// Its certificate, with those that it was signed with; no TLS if empty.
+        tls_cert_file: PathBuf,
+        /// The key of its certificate.
+        tls_key_file: PathBuf,
+        /// Who signs the certificates that callers must show; they need none if empty.
+        tls_client_ca_file: PathBuf,
         /// Whether clients that nobody has identified are served from beyond this host.
         allow_anonymous: bool,
         /// Whose pages may connect. Empty: the listener's own, and loopback ones while it listens on loopback.
@@ -144,6 +156,12 @@ section! {
         allowed_hosts: Vec<HostName>,
         /// Who may open it where it is a unix socket.
         socket_mode: SocketMode,
+        /// Its certificate, with those that it was signed with; no TLS if empty.
+        tls_cert_file: PathBuf,
+        /// The key of its certificate.
+        tls_key_file: PathBuf,
+        /// Who signs the certificates that callers must show; they need none if empty.
+        tls_client_ca_file: PathBuf,
         /// The system users (by number) that are served where it is a unix socket; none for all that may open it.
         allowed_uids: Vec<u32>,
         /// The file with the token that must be shown for all but the probes; none if empty.

@@ -192,7 +192,6 @@ fn variables_of_others_are_left_alone() {
 fn keys_of_later_versions_are_told_from_unknown_ones() {
     for text in [
         "[presence]\nttl = '30m'",
-        "[app]\ntls_cert_file = 'x'",
         "[client]\ntrusted_proxies = []",
         "[bus]\nmode = 'stream'",
         "[[channels]]\npattern = 'a'\nredact = ['x']",

@@ -6,7 +6,9 @@ use crate::auth::{
 };
 use crate::config::{Config, ListenAddress, SocketMode};
 use crate::intake::IntakeLimits;
-use crate::server::{Address, ConnectionLimits, OriginPolicy, PrivateRules, Settings};
+use crate::server::{
+    Address, ConnectionLimits, OriginPolicy, PrivateRules, Settings, Tls, TlsError, TlsOptions,
+};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -128,6 +130,43 @@ pub(super) fn authority(
 /// Bounds on every connection.
 pub(super) fn connection_limits(config: &Config) -> ConnectionLimits {
     ConnectionLimits { header_timeout: config.limits.header_timeout, head_bytes: HEAD_BYTES }
+}
+
+/// The certificates of the listeners; none where a listener speaks plainly.
+#[derive(Clone, Default)]
+pub(super) struct Certificates {
+    pub(super) app: Option<Tls>,
+    pub(super) client: Option<Tls>,
+    pub(super) admin: Option<Tls>,
+}
+
+/// Reads all certificates.
+pub(super) fn certificates(config: &Config) -> Result<Certificates, TlsError> {
+    let load = |cert: &Path, key: &Path, client_ca: &Path| {
+        let options =
+            TlsOptions { cert_file: cert.into(), key_file: key.into(), client_ca_file: client_ca.into() };
+        (!cert.as_os_str().is_empty()).then(|| Tls::load(&options)).transpose()
+    };
+    let (app, client, admin) = (&config.app, &config.client, &config.admin);
+    Ok(Certificates {
+        app: load(&app.tls_cert_file, &app.tls_key_file, &app.tls_client_ca_file)?,
+        client: load(&client.tls_cert_file, &client.tls_key_file, &client.tls_client_ca_file)?,
+        admin: load(&admin.tls_cert_file, &admin.tls_key_file, &admin.tls_client_ca_file)?,
+    })
+}
+
+impl Certificates {
+    /// Puts other certificates in force. Whether a listener speaks TLS at all stays as it is; false where that
+    /// was to change.
+    pub(super) fn replace_by(&self, other: &Self) -> bool {
+        let pairs = [(&self.app, &other.app), (&self.client, &other.client), (&self.admin, &other.admin)];
+        for (mine, fresh) in pairs {
+            if let (Some(mine), Some(fresh)) = (mine, fresh) {
+                mine.replace_by(fresh);
+            }
+        }
+        pairs.iter().all(|(mine, fresh)| mine.is_some() == fresh.is_some())
+    }
 }
 
 /// Where to listen, as the listener takes it.

@@ -45,6 +45,8 @@ mod auth_publish;
 mod auth_session;
 /// Tokens: every way to sign and to give one, and every way to forge one.
 mod auth_tokens;
+/// TLS on every listener: certificates that are replaced, and clients that must show one.
+mod tls;
 
 /// What was acknowledged survives `kill -9` and a full disk.
 mod durability;

@@ -23,7 +23,7 @@ pub(crate) use publishing::{numbers, publish_until_taken};
 pub(crate) use sidecar::{Setup, TestSidecar, Whereabouts, free_fixed_port};
 pub(crate) use sse::{SseClient, SseItem};
 pub(crate) use subscription::{Lost, Subscription, Transport};
-pub(crate) use tokens::{Key, Tokens, in_seconds};
+pub(crate) use tokens::{Certificate, Key, Tokens, in_seconds};
 pub(crate) use wait::{PATIENCE, eventually, within};
 pub(crate) use websocket::{WebSocketClient, from_msgpack, upgrade_request};
 

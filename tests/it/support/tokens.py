@@ -1,14 +1,18 @@
 """Keys and tokens by PyJWT: a line of JSON asks, a line of JSON answers."""
 
 import base64
+import datetime
 import hashlib
 import hmac
+import ipaddress
 import json
 import sys
 
 import jwt
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from jwt import algorithms
 
 SECRET = "a secret for tests, of more than 64 bytes, so that HS512 is content too"
@@ -54,12 +58,39 @@ def forged(header, claims, secret):
     return message + "." + encoded(hmac.new(secret.encode(), message.encode(), hashlib.sha256).digest())
 
 
+def certificate(serial):
+    """A certificate for 127.0.0.1, and that of who signed it: the same for all of one run."""
+    if "ca" not in KEYS:
+        KEYS["ca"] = ec.generate_private_key(ec.SECP256R1())
+    authority = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "tests")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+
+    def signed(subject, public, extensions):
+        builder = x509.CertificateBuilder().subject_name(subject).issuer_name(authority).public_key(public)
+        builder = builder.serial_number(serial).not_valid_before(now - datetime.timedelta(hours=1))
+        builder = builder.not_valid_after(now + datetime.timedelta(hours=1))
+        for extension, critical in extensions:
+            builder = builder.add_extension(extension, critical)
+        made = builder.sign(KEYS["ca"], hashes.SHA256())
+        return made.public_bytes(Encoding.PEM).decode()
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    return {
+        "ca": signed(authority, KEYS["ca"].public_key(), [(x509.BasicConstraints(True, None), True)]),
+        "cert": signed(x509.Name([]), key.public_key(), [(names, True)]),
+        "key": key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode(),
+    }
+
+
 for line in sys.stdin:
     asked = json.loads(line)
     if asked["what"] == "token":
         answer = jwt.encode(asked["claims"], key(asked["key"]), asked["algorithm"], asked["headers"])
     elif asked["what"] == "forged":
         answer = forged(asked["headers"], asked["claims"], asked["secret"])
+    elif asked["what"] == "certificate":
+        answer = certificate(asked["serial"])
     elif asked["what"] == "pem":
         answer = pem(asked["key"])
     else:

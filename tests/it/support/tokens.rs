@@ -30,6 +30,13 @@ impl Key {
     }
 }
 
+/// A certificate with its key, and that of who signed it.
+pub(crate) struct Certificate {
+    pub(crate) authority: String,
+    pub(crate) chain: String,
+    pub(crate) key: String,
+}
+
 /// An issuer of tokens, with keys of its own.
 pub(crate) struct Tokens {
     child: Child,
@@ -95,6 +102,13 @@ impl Tokens {
         let mut jwk = self.ask(&json!({"what": "jwk", "key": key.name()}));
         jwk["kid"] = id.into();
         jwk
+    }
+
+    /// A certificate for 127.0.0.1 with its key, in PEM, by the authority of this issuer.
+    pub(crate) fn certificate(&mut self, serial: u64) -> Certificate {
+        let made = self.ask(&json!({"what": "certificate", "serial": serial}));
+        let text = |name: &str| made[name].as_str().expect("PEM").to_owned();
+        Certificate { authority: text("ca"), chain: text("cert"), key: text("key") }
     }
 
     fn ask(&mut self, asked: &Value) -> Value {
