@@ -62,6 +62,7 @@ fn event(id: &str, data: Data) -> Event {
         tags: Tags::default(),
         expiry: Expiry::At(1_800_000_060_000),
         exclude: None,
+        from: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the tests share. Nothing here sleeps in the hope that something has happened: see [`wait`].
 
 mod address;
+mod callee;
 mod http;
 mod load;
 mod metrics;
@@ -9,10 +10,12 @@ mod publishing;
 mod sidecar;
 mod sse;
 mod subscription;
+mod tokens;
 mod wait;
 mod websocket;
 
 pub(crate) use address::{Address, Duplex};
+pub(crate) use callee::Callee;
 pub(crate) use http::{Connection, HttpClient, Response};
 pub(crate) use load::{NumberedLoad, OrderCheck};
 pub(crate) use process::{Finished, directory_bytes, run_command, sidewire};
@@ -20,6 +23,7 @@ pub(crate) use publishing::{numbers, publish_until_taken};
 pub(crate) use sidecar::{Setup, TestSidecar, Whereabouts, free_fixed_port};
 pub(crate) use sse::{SseClient, SseItem};
 pub(crate) use subscription::{Lost, Subscription, Transport};
+pub(crate) use tokens::{Certificate, Key, Tokens, in_seconds};
 pub(crate) use wait::{PATIENCE, eventually, within};
 pub(crate) use websocket::{WebSocketClient, from_msgpack, upgrade_request};
 
