@@ -35,6 +35,11 @@ pub trait Bus: Send + Sync + fmt::Display {
     /// Sends a probe the way of an event.
     fn probe(&self, returned: oneshot::Sender<()>) -> Result<(), Refused>;
 
+    /// Whether the link to what orders events stands. Within this process there is none that could break.
+    fn is_connected(&self) -> bool {
+        true
+    }
+
     /// Takes nothing more; what was accepted still arrives.
     fn close(&self);
 }

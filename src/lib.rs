@@ -34,3 +34,4 @@ pub mod cli;
 pub mod config;
 pub mod metrics;
 pub mod sidecar;
+pub mod systemd;

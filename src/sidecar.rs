@@ -3,14 +3,15 @@
 mod settings;
 
 use crate::bus::{Bus, Inflow, Memory};
-use crate::config::{Config, LogSync};
+use crate::config::{Config, ListenAddress, LogSync};
 use crate::hub::{Hub, RingLimits};
 use crate::log::{Log, LogObserver, LogOptions, OpenError, Rule};
 use crate::metrics::Metrics;
 use crate::publish::Publisher;
 use crate::replica::{Replica, SyncPolicy};
-use crate::server::{Address, Admin, App, Client, Listener, Node, Registry};
+use crate::server::{Address, Admin, App, Client, Listener, Node, Readiness, Registry};
 use crate::subscribe::Source;
+use crate::systemd::PassedSockets;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -43,6 +44,13 @@ pub enum StartError {
         /// Why.
         error: io::Error,
     },
+    /// A passed socket cannot be used.
+    Passed {
+        /// The listener that it is for.
+        listener: &'static str,
+        /// Why.
+        reason: String,
+    },
     /// The operating system refuses threads.
     Threads(io::Error),
 }
@@ -55,6 +63,9 @@ impl fmt::Display for StartError {
                 f,
                 "cannot listen on {address}: {error}; choose another address with `{listener}.listen`, or stop what listens there"
             ),
+            Self::Passed { listener, reason } => {
+                write!(f, "the socket that was passed for the {listener} listener cannot be used: {reason}")
+            }
             Self::Threads(error) => write!(f, "cannot start a thread: {error}"),
         }
     }
@@ -63,12 +74,13 @@ impl fmt::Display for StartError {
 impl std::error::Error for StartError {}
 
 impl Sidecar {
-    /// Starts everything; when it returns, all listeners answer.
-    pub async fn start(config: Config) -> Result<Self, StartError> {
+    /// Starts everything; when it returns, all listeners answer. A listener for which sockets were passed
+    /// listens on those instead of its configured addresses.
+    pub async fn start(config: Config, passed: PassedSockets) -> Result<Self, StartError> {
         let started = Instant::now();
         let metrics = Arc::new(Metrics::new());
         // Bound before the log is opened: a second process on the same addresses fails early and harms nothing.
-        let bound = bind(&config)?;
+        let bound = bind(&config, passed)?;
         let options = log_options(&config, metrics.clone());
         let log = tokio::task::spawn_blocking(move || Log::open(options))
             .await
@@ -142,6 +154,11 @@ impl Sidecar {
         tracing::info!("configuration reloaded");
     }
 
+    /// Whether it is ready, and how many clients it has.
+    pub fn state(&self) -> (Readiness, i64) {
+        (self.node.readiness(), self.node.metrics.connections())
+    }
+
     /// Drains and stops: not ready any more, clients are told to go elsewhere over the configured time while
     /// the app may still publish, then everything accepted is on disk and the log is closed.
     pub async fn stop(self) {
@@ -180,14 +197,29 @@ struct Stopping {
 
 type Bound = Vec<(&'static str, Listener)>;
 
-fn bind(config: &Config) -> Result<Bound, StartError> {
+fn bind(config: &Config, passed: PassedSockets) -> Result<Bound, StartError> {
+    let mut bound = Vec::new();
+    for (listener, socket) in passed {
+        let refused = |reason| StartError::Passed { listener, reason };
+        let socket = Listener::passed(socket).map_err(|error| refused(error.to_string()))?;
+        if let Address::Tcp(address) = socket.address()
+            && listener == "client"
+            && let Some(refusal) = config.refuses_clients_at(&ListenAddress::Tcp(*address))
+        {
+            return Err(refused(refusal));
+        }
+        bound.push((listener, socket));
+    }
+    let was_passed: Vec<&str> = bound.iter().map(|(listener, _)| *listener).collect();
     let sections = [
         ("app", &config.app.listen, config.app.socket_mode),
         ("client", &config.client.listen, config.client.socket_mode),
         ("admin", &config.admin.listen, config.admin.socket_mode),
     ];
-    let mut bound = Vec::new();
     for (listener, addresses, mode) in sections {
+        if was_passed.contains(&listener) {
+            continue;
+        }
         for address in addresses {
             let address = settings::address(address, mode);
             match Listener::bind(&address) {

@@ -55,22 +55,12 @@ impl Admin {
         json(StatusCode::OK, body.to_string())
     }
 
-    /// Ready means that publishes are accepted and that a probe has come back over the bus of late: proof of
-    /// delivery, not of an open port.
     fn readiness(&self) -> Response<Full<Bytes>> {
-        let node = &self.node;
-        let limit = node.settings().probe_interval * 2;
-        let bus = match node.since_probe() {
-            None => "no probe has come back yet".to_owned(),
-            Some(age) if age > limit => format!("the last probe came back {} ms ago", age.as_millis()),
-            Some(_) => "ok".to_owned(),
-        };
-        let log = if node.health.is_writable() { "ok" } else { "the log refuses events: see the log lines" };
-        let drain = if node.is_draining() { "shutting down" } else { "ok" };
-        let ready = bus == "ok" && log == "ok" && drain == "ok";
+        let readiness = self.node.readiness();
+        let ready = readiness.is_ready();
         let body = serde_json::json!({
             "status": if ready { "ok" } else { "unavailable" },
-            "checks": {"bus": bus, "log": log, "drain": drain},
+            "checks": std::collections::BTreeMap::from(readiness.checks()),
         });
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         json(status, body.to_string())

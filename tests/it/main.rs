@@ -61,3 +61,5 @@ mod command_line;
 mod configuration;
 /// Probes, metrics, signals, logs, refusal to start.
 mod operations;
+/// Ready, reloading, stopping and the watchdog as systemd hears them; sockets that it passes.
+mod systemd;
