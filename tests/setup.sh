@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # Installs what the tests need on a bare Debian or Ubuntu that has Rust, and only what is missing.
-#   tests/setup.sh [--bench]     --bench: also what the benchmarks compare with
+#   tests/setup.sh [--bench | --deploy]     --bench: also what the benchmarks compare with
+#                                           --deploy: also what the checks of the deployment run
 set -euo pipefail
 
 # A command that shows that a package is there, and the package.
 needs=(cc:build-essential pkg-config:pkg-config curl:curl python3:python3 chromium:chromium)
 if [[ "${1:-}" == --bench ]]; then
     needs+=(nginx:nginx)
+elif [[ "${1:-}" == --deploy ]]; then
+    needs+=(systemd-analyze:systemd prometheus:prometheus promtool:prometheus)
 fi
 
 packages=()
