@@ -64,6 +64,7 @@ deploy-checks: ## units, chart, dashboards and proxy configurations, by the real
 	cargo build --locked --quiet
 	tests/deploy/units.sh target/debug/sidewire
 	$(CACHE)/tools/python/bin/python tests/deploy/helm.py helm kube-score target/debug/sidewire
+	$(CACHE)/tools/python/bin/python tests/deploy/prometheus.py target/debug/sidewire
 
 licences: $(CACHE)/tools/bin/cargo-deny ## licences, duplicate crates and where crates come from
 	cargo deny --locked check licenses bans sources

@@ -79,6 +79,8 @@ impl Sidecar {
     pub async fn start(config: Config, passed: PassedSockets) -> Result<Self, StartError> {
         let started = Instant::now();
         let metrics = Arc::new(Metrics::new());
+        metrics.log.max_bytes.set(config.log.max_bytes.0 as i64);
+        metrics.queue_max_bytes.set(config.queue.max_bytes.0 as i64);
         // Bound before the log is opened: a second process on the same addresses fails early and harms nothing.
         let bound = bind(&config, passed)?;
         let options = log_options(&config, metrics.clone());

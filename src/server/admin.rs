@@ -84,6 +84,7 @@ fn metrics(node: &Node) -> String {
     let metrics = &node.metrics;
     let stats = node.source.log.stats();
     let (events, bytes) = node.inflow.depth();
+    metrics.ready.set(node.readiness().is_ready().into());
     metrics.queue_events.set(events as i64);
     metrics.queue_bytes.set(bytes as i64);
     metrics.channels.set(node.source.hub.feed_count() as i64);
