@@ -3,8 +3,10 @@
 mod address;
 mod bench;
 mod check_config;
+mod doctor;
 mod echo;
 mod error;
+mod generate;
 mod health;
 mod history;
 mod http;
@@ -12,7 +14,10 @@ mod log;
 mod output;
 mod publish;
 mod run;
+mod scrape;
+mod status;
 mod subscribe;
+mod tail;
 mod time;
 mod websocket;
 mod wire;
@@ -20,11 +25,15 @@ mod wire;
 pub use address::{NodeAddress, NodeAddressError};
 pub use bench::BenchArgs;
 pub use check_config::CheckConfigArgs;
+pub use doctor::DoctorArgs;
 pub use error::CliError;
+pub use generate::GenerateArgs;
 pub use health::HealthArgs;
 pub use history::HistoryArgs;
 pub use publish::PublishArgs;
+pub use status::StatusArgs;
 pub use subscribe::SubscribeArgs;
+pub use tail::TailArgs;
 
 use crate::config::{Flag, ListenAddress, Sources};
 use clap::{Args, Parser, Subcommand};
@@ -71,6 +80,15 @@ pub enum Tool {
     Bench(BenchArgs),
     /// Succeed while a node is ready
     Health(HealthArgs),
+    /// Show how a running node is doing, on one screen
+    Status(StatusArgs),
+    /// Look for what is wrong with a node and around it
+    Doctor(DoctorArgs),
+    /// Print the newest events and follow
+    Tail(TailArgs),
+    /// Write man pages and shell completions into a directory
+    #[command(hide = true)]
+    Generate(GenerateArgs),
 }
 
 impl Tool {
@@ -83,6 +101,10 @@ impl Tool {
             Self::History(args) => history::run(args).await,
             Self::Bench(args) => bench::run(args).await,
             Self::Health(args) => health::run(args).await,
+            Self::Status(args) => status::run(args).await,
+            Self::Doctor(args) => doctor::run(args).await,
+            Self::Tail(args) => tail::run(args).await,
+            Self::Generate(args) => generate::run(args),
         };
         match result {
             Ok(()) => ExitCode::SUCCESS,
@@ -237,6 +259,12 @@ mod tests {
             "log export",
             "bench --clients 5 --rate 100 --seconds 2 --size 64",
             "health --admin 127.0.0.1:7090",
+            "status --json --admin unix:/a",
+            "status --watch",
+            "doctor --round-trip --app a:1 --client b:2 --admin c:3 --proxy http://events.example.com",
+            "tail",
+            "tail a.> --history 3 --json",
+            "generate /tmp",
             "echo --listen 127.0.0.1:9001",
         ] {
             let words = std::iter::once("sidewire").chain(line.split(' '));
@@ -257,6 +285,7 @@ mod tests {
             "subscribe a --history x",
             "subscribe a --history 5 --since 10m",
             "health --admin https://a:1",
+            "status --json --watch",
             "echo",
             "token",
         ] {
