@@ -3,6 +3,7 @@
 //! A flag counts before the environment, the environment before the file, the file before the default. Nothing
 //! here opens a socket or makes a file: reading the configuration file is all it does.
 
+mod bus;
 mod bus_url;
 mod channel_rule;
 mod later;
@@ -18,7 +19,8 @@ mod setting;
 mod sync;
 mod web;
 
-pub use bus_url::BusUrl;
+pub use bus::{BusChannel, BusMode, BusStorage, Namespace};
+pub use bus_url::{BusUrl, HostPort, Login, NatsUrl, RedisTopology, RedisUrl};
 pub use channel_rule::ChannelRule;
 pub use listen::{ListenAddress, SocketMode};
 pub use logging::{LogFilter, LogFormat};
@@ -135,7 +137,7 @@ impl Config {
         self.channels.iter().find(|rule| rule.pattern.matches(channel))
     }
 
-    /// The configuration as in force, as an operator would write it. It holds no secrets.
+    /// The configuration as in force, as an operator would write it, its secrets masked.
     pub fn to_json(&self) -> serde_json::Value {
         use setting::Setting as _;
         serde_json::json!({
@@ -197,6 +199,7 @@ impl Config {
     /// What no key can tell by itself.
     fn check(&self, reader: &mut Reader) {
         self.check_listeners(reader);
+        self.bus.check(reader);
         for (index, route) in self.client.routes.iter().enumerate() {
             if self.client.routes[..index].iter().any(|earlier| earlier.same_paths_as(route)) {
                 reader.refuse(
@@ -220,6 +223,7 @@ impl Config {
             ("client.sse_heartbeat", self.client.sse_heartbeat),
             ("client.stall_timeout", self.client.stall_timeout),
             ("log.ttl", self.log.ttl),
+            ("bus.retention", self.bus.retention),
             ("bus.publish_timeout", self.bus.publish_timeout),
             ("bus.probe_interval", self.bus.probe_interval),
             ("queue.max_age", self.queue.max_age),

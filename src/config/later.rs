@@ -11,10 +11,6 @@ const LATER: &[&str] = &[
     "admin.tls_cert_file",
     "admin.tls_key_file",
     "log.encryption_key_file",
-    "bus.mode",
-    "bus.channels",
-    "bus.shards",
-    "bus.namespace",
     "auth",
     "presence",
     "channels.redact",
@@ -39,8 +35,8 @@ mod tests {
     fn a_section_takes_all_its_keys_along() {
         assert!(is_later("auth"));
         assert!(is_later("auth.webhook.url"));
-        assert!(is_later("bus.mode"));
-        assert!(!is_later("bus.model"));
+        assert!(is_later("telemetry.audit_file"));
+        assert!(!is_later("telemetry.audit_files"));
         assert!(!is_later("authors"));
         assert!(!is_later("bus"));
     }

@@ -187,7 +187,7 @@ fn keys_of_later_versions_are_told_from_unknown_ones() {
         "[presence]\nttl = '30m'",
         "[app]\ntls_cert_file = 'x'",
         "[client]\ntrusted_proxies = []",
-        "[bus]\nmode = 'stream'",
+        "[telemetry]\naudit_file = 'x'",
         "[[channels]]\npattern = 'a'\nredact = ['x']",
     ] {
         assert!(refusal(text).contains("not available in this version"), "{text}: {}", refusal(text));
@@ -195,7 +195,7 @@ fn keys_of_later_versions_are_told_from_unknown_ones() {
     let message = load_environment(&[("SIDEWIRE_AUTH__SECRET", "geheim")]).unwrap_err();
     assert!(message.contains("auth.secret: not available in this version"), "{message}");
     assert!(!message.contains("geheim"), "{message}");
-    let message = refusal("[bus]\nurl = 'redis://:geheim@host'");
+    let message = refusal("[bus]\nurl = 'quic://:geheim@host'");
     assert!(message.contains("not available in this version") && !message.contains("geheim"), "{message}");
 }
 
