@@ -56,8 +56,6 @@ pub enum StartError {
     },
     /// The outbox cannot be opened.
     Outbox(crate::outbox::OpenError),
-    /// The bus cannot be used as configured: a file that cannot be read, say.
-    Bus(String),
     /// The operating system refuses threads.
     Threads(io::Error),
 }
@@ -71,7 +69,6 @@ impl fmt::Display for StartError {
                 "cannot listen on {address}: {error}; choose another address with `{listener}.listen`, or stop what listens there"
             ),
             Self::Outbox(error) => write!(f, "the outbox cannot be opened: {error}"),
-            Self::Bus(why) => write!(f, "the bus cannot be used: {why}"),
             Self::Threads(error) => write!(f, "cannot start a thread: {error}"),
         }
     }

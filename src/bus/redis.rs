@@ -5,6 +5,9 @@
 //! master of the cluster that has our keys, which all hash to one slot. When another server takes over, the
 //! link breaks and is opened anew; the remote bus does that for every backend alike.
 //!
+//! Our keys have no time to live. A server that evicts keys when memory is short must spare them (`noeviction`,
+//! or a `volatile` policy): without them the log begins anew, with a new epoch.
+//!
 //! A user of Redis with an ACL needs, on the keys `sidewire:*`: `XADD` `XREAD` `XRANGE` `XTRIM` `XINFO`
 //! `EXISTS` `GET` `SET` `EVAL` `TIME` `MULTI` `EXEC`; for Sentinel also `ROLE`, for Cluster `CLUSTER`; for
 //! channels `PUBLISH` `PSUBSCRIBE` `SUBSCRIBE` `PING` on those it is for.

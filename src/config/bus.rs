@@ -296,6 +296,12 @@ impl BusConfig {
         if self.shards != 1 {
             reader.refuse("bus.shards", "can only be 1 in this version; more come with a later one");
         }
+        if matches!(self.url, BusUrl::Redis(_)) && self.max_bytes.0 != 0 {
+            reader.refuse(
+                "bus.max_bytes",
+                "is for JetStream; on Redis bus.retention bounds the stream, and maxmemory the server",
+            );
+        }
         if !(1..=5).contains(&self.replicas) {
             reader.refuse("bus.replicas", "is not what JetStream takes; write 1 to 5");
         }

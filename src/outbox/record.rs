@@ -132,8 +132,11 @@ pub(super) fn entry(record: &[u8]) -> Result<Entry, &'static str> {
     }
 }
 
+/// The fields of a record, by name, and its payload.
+type Split<'a> = (Vec<(&'a str, &'a str)>, &'a [u8]);
+
 /// The fields of a record and its payload, from what follows the head.
-pub(super) fn split_fields(body: &[u8]) -> Option<(Vec<(&str, &str)>, &[u8])> {
+pub(super) fn split_fields(body: &[u8]) -> Option<Split<'_>> {
     let (&count, mut rest) = body.split_first()?;
     let mut fields = Vec::with_capacity(usize::from(count));
     for _ in 0..count {

@@ -1,8 +1,9 @@
 //! The bus that the configuration names, with what depends on which it is.
 
-use super::backends::redis_options;
+use super::backends::{nats_kept, nats_options, nats_patterns, redis_options};
 use super::{INFLOW_AGE, INFLOW_BYTES, StartError};
 use crate::bus::backend::Backend;
+use crate::bus::nats::{Core, JetStream};
 use crate::bus::redis::{RedisPubSub, RedisStream};
 use crate::bus::remote::{Remote, RemoteOptions};
 use crate::bus::{Bus, Inflow, Memory};
@@ -67,16 +68,19 @@ pub(super) async fn start(
         .await
         .map_err(|_| StartError::Threads(io::Error::other("the thread that opens the outbox ended")))?
         .map_err(StartError::Outbox)?;
-    let parts = Parts { config, inflow, log, hub, order, metrics, outbox };
-    if let Some(options) = redis_options(&config.bus) {
-        let patterns: Vec<_> =
-            config.bus.channels.iter().map(|channel| channel.as_str().to_owned()).collect();
-        return Ok(match mode {
-            BusMode::PubSub => parts.on(RedisPubSub::new(options, &patterns)),
-            _ => parts.on(RedisStream::new(options)),
-        });
-    }
-    Err(StartError::Bus("x".into()))
+    let parts = Parts { config, inflow: inflow.clone(), log, hub, order, metrics, outbox };
+    let bus = &config.bus;
+    Ok(match (redis_options(bus), nats_options(bus), mode) {
+        (Some(options), _, BusMode::PubSub) => {
+            let patterns: Vec<_> = bus.channels.iter().map(|channel| channel.as_str().to_owned()).collect();
+            parts.on(RedisPubSub::new(options, &patterns))
+        }
+        (Some(options), ..) => parts.on(RedisStream::new(options)),
+        (_, Some(options), BusMode::Core) => parts.on(Core::new(options, &nats_patterns(bus))),
+        (_, Some(options), _) => parts.on(JetStream::new(options, nats_kept(bus))),
+        // A URL with a mode is one of these.
+        (None, None, _) => Arc::new(Memory::new(inflow)),
+    })
 }
 
 /// The queue between the bus and the replica.

@@ -11,7 +11,7 @@ mod process;
 mod proxy;
 mod redis;
 #[path = "../it/support/wait.rs"]
-mod wait;
+pub(crate) mod wait;
 
 pub(crate) use self::redis::{RedisCluster, RedisServer, RedisSetup, Sentinels};
 pub(crate) use certificates::Certificates;

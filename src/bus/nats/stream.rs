@@ -349,7 +349,8 @@ mod tests {
 
     #[test]
     fn what_would_lose_events_is_refused() {
-        let spoil: [(fn(&mut Config), &str); 9] = [
+        type Spoil = fn(&mut Config);
+        let spoil: [(Spoil, &str); 9] = [
             (|config| config.retention = RetentionPolicy::WorkQueue, "work queue"),
             (|config| config.sealed = true, "sealed"),
             (|config| config.no_ack = true, "does not acknowledge"),

@@ -91,7 +91,9 @@ impl Look {
         if same_log && (self.has_known || id == self.last) {
             return Relation::Readable { epoch, start: Start::Continues, after: id };
         }
-        let oldest = self.first.unwrap_or(EntryId { ms: self.last.ms, sequence: self.last.sequence + 1 });
+        let oldest = self
+            .first
+            .unwrap_or(EntryId { ms: self.last.ms, sequence: self.last.sequence.saturating_add(1) });
         match next {
             None if id < oldest => {
                 let up_to = oldest.position().previous();

@@ -4,6 +4,7 @@ use super::RedisAddress;
 use crate::bus::backend::{LinkError, SendError};
 use redis::{RedisError, ServerError};
 use std::io;
+use std::sync::Arc;
 
 /// Codes of a server that is there, but not the one to talk to, or not yet: it passes, or another link helps.
 const PASSING: [&str; 9] =
@@ -73,6 +74,8 @@ fn text_of(error: &ServerError) -> String {
 }
 
 fn io_kind(error: &RedisError) -> Option<io::ErrorKind> {
-    let source: &dyn std::error::Error = std::error::Error::source(error)?;
+    // The library shares what the system told it.
+    let source =
+        std::error::Error::source(error)?.downcast_ref::<Arc<dyn std::error::Error + Send + Sync>>()?;
     source.downcast_ref::<io::Error>().map(io::Error::kind)
 }

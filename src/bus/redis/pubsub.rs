@@ -291,3 +291,33 @@ impl Tail for PubSubTail {
         Ok(arrivals)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(bytes: usize) -> PushInfo {
+        PushInfo { kind: PushKind::PMessage, data: vec![Value::BulkString(vec![0; bytes])] }
+    }
+
+    #[test]
+    fn what_waits_is_bounded_by_number() {
+        let (waiting, mut arriving) = mpsc::channel(2);
+        let bounds = Arc::new(Bounds::default());
+        let sink = sink(waiting, bounds.clone());
+        assert!(sink(message(1)).is_ok() && sink(message(1)).is_ok());
+        assert!(!bounds.is_exceeded.load(Ordering::Relaxed));
+        assert!(sink(message(1)).is_err() && bounds.is_exceeded.load(Ordering::Relaxed));
+        assert!(arriving.try_recv().is_ok() && arriving.try_recv().is_ok() && arriving.try_recv().is_err());
+        assert_eq!(bounds.bytes.load(Ordering::Relaxed), 2, "what was dropped does not count");
+    }
+
+    #[test]
+    fn what_waits_is_bounded_by_bytes() {
+        let (waiting, _arriving) = mpsc::channel(10);
+        let bounds = Arc::new(Bounds::default());
+        let sink = sink(waiting, bounds.clone());
+        assert!(sink(message(WAITING_BYTES + 1)).is_ok(), "one message is always taken");
+        assert!(sink(message(1)).is_err() && bounds.is_exceeded.load(Ordering::Relaxed));
+    }
+}

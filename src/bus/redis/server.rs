@@ -68,6 +68,13 @@ async fn master_by(access: &Access, sentinel: &RedisAddress, name: &str) -> Resu
 
 async fn master_of(access: &Access, node: &RedisAddress, key: &str) -> Result<RedisAddress, LinkError> {
     let mut connection = access.connect(node, To::Data, ANSWER).await?;
+    // A node that is cut off from most others knows the slots as they were.
+    let mut command = redis::cmd("CLUSTER");
+    command.arg("INFO");
+    let info = ask(&mut connection, node, &command).await?;
+    if !text(&info).unwrap_or_default().contains("cluster_state:ok") {
+        return Err(LinkError::Away(format!("the cluster is not whole, as {node} sees it")));
+    }
     let mut command = redis::cmd("CLUSTER");
     command.arg("KEYSLOT").arg(key);
     let slot = match ask(&mut connection, node, &command).await? {
@@ -126,7 +133,7 @@ fn port_of(value: &Value) -> Option<u16> {
 pub(super) fn text(value: &Value) -> Option<&str> {
     match value {
         Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
-        Value::SimpleString(text) => Some(text),
+        Value::SimpleString(text) | Value::VerbatimString { text, .. } => Some(text),
         _ => None,
     }
 }

@@ -8,7 +8,7 @@ use super::sender::StreamSender;
 use super::server::{self, text};
 use super::tail::{READ_ANSWER, StreamTail};
 use super::{RedisAddress, RedisOptions};
-use crate::bus::backend::{Backend, LinkError, Opened};
+use crate::bus::backend::{Backend, LinkError, Opened, Start};
 use crate::bus::envelope;
 use crate::event::{Epoch, Position};
 use redis::Value;
@@ -52,10 +52,10 @@ impl RedisStream {
             match look.relate(known) {
                 Relation::Readable { epoch, start, after } => {
                     let events = self.options.events_key();
-                    let sender =
-                        StreamSender::new(commands, address.clone(), &events, self.options.retention, now);
                     let retention = self.options.retention;
-                    let tail = StreamTail::new(reads, address, events, after, start, retention);
+                    let sender = StreamSender::new(commands, address.clone(), &events, retention, now);
+                    let is_there = start == Start::Continues && look.has_known;
+                    let tail = StreamTail::new(reads, address, events, after, start, is_there, retention);
                     return Ok(Opened { sender, tail, epoch, start });
                 }
                 Relation::Lost => stream.begin_epoch(&look.epochs, known).await?,

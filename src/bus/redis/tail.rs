@@ -38,12 +38,14 @@ pub struct StreamTail {
 }
 
 impl StreamTail {
+    /// Reads after the id `after`, which an entry has (`last_is_entry`) or had.
     pub(super) fn new(
         connection: MultiplexedConnection,
         address: RedisAddress,
         events: String,
         after: EntryId,
         start: Start,
+        last_is_entry: bool,
         retention: Duration,
     ) -> Self {
         let position = match start {
@@ -56,7 +58,7 @@ impl StreamTail {
             address,
             events,
             last: after,
-            last_is_entry: start == Start::Continues,
+            last_is_entry,
             position,
             retention,
             entry_bytes: 0,
@@ -110,14 +112,14 @@ impl StreamTail {
 
     fn arrival(&mut self, id: EntryId, fields: Vec<Value>) -> Arrival {
         let position = id.position();
-        if position <= self.position {
+        if EntryId::at(position) == id && position > self.position {
+            self.position = position;
+        } else {
             if !self.odd_id_told {
                 self.odd_id_told = true;
                 tracing::warn!(%id, "an entry on the bus has an id that no server gives by itself");
             }
-            self.position = self.position.next();
-        } else {
-            self.position = position;
+            self.position = Position(self.position.0.saturating_add(1));
         }
         Arrival { position: Some(self.position), content: content(fields) }
     }

@@ -36,6 +36,7 @@ fn what_clashes_is_refused() {
         ("url = 'redis://a'\ntoken = 'geheim'", "bus.token: is for NATS"),
         ("url = 'redis://a'\ntls_ca_file = '/ca'", "write rediss://"),
         ("url = 'rediss://a'\ntls_cert_file = '/c'", "needs bus.tls_key_file"),
+        ("url = 'redis://a'\nmax_bytes = '1GiB'", "bus.max_bytes: is for JetStream"),
         ("shards = 2", "bus.shards: can only be 1"),
         ("replicas = 0", "write 1 to 5"),
         ("namespace = 'a.b'", "is no namespace"),

@@ -12,7 +12,7 @@ fn open_on_bus(dir: &Path) -> Log {
 }
 
 /// Appends the event that stands here on the bus; returns its cursor.
-fn append_at_bus(log: &Log, position: u64) -> Cursor {
+fn append_from_bus(log: &Log, position: u64) -> Cursor {
     let event = event(log.at_bus(Position(position)).0).shared();
     log.append(std::slice::from_ref(&event)).unwrap();
     log.cursors().of(event.position)
@@ -33,7 +33,7 @@ fn positions_of_the_bus_survive_restarts_and_nothing_is_passed_over() {
     assert_eq!(log.on_bus(), None);
     log.begin_era(REDIS, Position(1000), false).unwrap();
     assert_eq!((log.epoch(), log.on_bus()), (REDIS, Some((REDIS, Position(1000)))));
-    let first = append_at_bus(&log, 1001);
+    let first = append_from_bus(&log, 1001);
     assert_eq!(first, Cursor { epoch: REDIS, position: Position(1001) });
     log.sync().unwrap();
     // A kill, and a clean stop.
@@ -46,7 +46,7 @@ fn positions_of_the_bus_survive_restarts_and_nothing_is_passed_over() {
     drop(log);
     let log = open_on_bus(dir.path());
     assert_eq!(log.on_bus(), Some((REDIS, Position(1001))));
-    let later = append_at_bus(&log, 1009);
+    let later = append_from_bus(&log, 1009);
     assert_eq!(resume(&log, first), ResumeStatus::Ok);
     assert_eq!(resume(&log, later), ResumeStatus::Ok);
     let between = Cursor { epoch: REDIS, position: Position(1005) };
@@ -63,7 +63,7 @@ fn what_the_bus_no_longer_has_is_told_also_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let log = open_on_bus(dir.path());
     log.begin_era(REDIS, Position(0), false).unwrap();
-    let before = append_at_bus(&log, 10);
+    let before = append_from_bus(&log, 10);
     assert_eq!(log.skip_to(Position(20)).unwrap(), log.at_bus(Position(20)));
     assert_eq!(resume(&log, before), ResumeStatus::Expired);
     let edge = Cursor { epoch: REDIS, position: Position(20) };
@@ -74,7 +74,7 @@ fn what_the_bus_no_longer_has_is_told_also_after_a_restart() {
     let log = open_on_bus(dir.path());
     assert_eq!(log.on_bus(), Some((REDIS, Position(20))));
     assert_eq!(resume(&log, before), ResumeStatus::Expired);
-    let after = append_at_bus(&log, 25);
+    let after = append_from_bus(&log, 25);
     drop(log);
     for _ in 0..2 {
         let log = open_on_bus(dir.path());
@@ -90,11 +90,11 @@ fn a_new_epoch_tells_whoever_is_still_connected() {
     let dir = tempfile::tempdir().unwrap();
     let log = open_on_bus(dir.path());
     log.begin_era(REDIS, Position(500), false).unwrap();
-    append_at_bus(&log, 501);
+    append_from_bus(&log, 501);
     let at = log.head();
     // The new log begins far below the old one.
     log.begin_era(NATS, Position(0), true).unwrap();
-    let new = append_at_bus(&log, 1);
+    let new = append_from_bus(&log, 1);
     assert_eq!(new, Cursor { epoch: NATS, position: Position(1) });
     let everything = interest(&[">"]);
     let budget = Budget { events: 10, bytes: 1 << 20 };
@@ -113,7 +113,7 @@ fn a_log_that_moves_between_buses_keeps_its_history() {
 
     let log = open_on_bus(dir.path());
     log.begin_era(NATS, Position(0), false).unwrap();
-    let on_bus = append_at_bus(&log, 1);
+    let on_bus = append_from_bus(&log, 1);
     assert_eq!(resume(&log, alone), ResumeStatus::Reset);
     assert_eq!(resume(&log, on_bus), ResumeStatus::Ok);
     // History is paged through across the border.

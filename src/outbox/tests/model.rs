@@ -52,7 +52,7 @@ proptest! {
                     next += events as u64;
                 }
                 Step::Settle { events } => {
-                    if let Some((number, _)) = read_all(&outbox).iter().take(events).last() {
+                    if let Some((number, _)) = read_all(&outbox).iter().take(events).next_back() {
                         outbox.settle(*number);
                         model.drain(..events.min(model.len()));
                     }

@@ -16,20 +16,42 @@ pub(crate) struct Sentinels {
 }
 
 impl Sentinels {
+    /// Open to all.
     pub(crate) async fn start() -> Self {
-        let master = RedisServer::start().await;
-        let replica = RedisSetup::new().line(&format!("replicaof 127.0.0.1 {}", master.port())).start().await;
+        Self::start_from(RedisSetup::new(), RedisSetup::new(), &[]).await
+    }
+
+    /// The servers serve one user alone, the Sentinels another: each a name and a password.
+    pub(crate) async fn start_for_users(of_servers: (&str, &str), of_sentinels: (&str, &str)) -> Self {
+        let (user, password) = of_servers;
+        let servers = RedisSetup::new()
+            .only_user(user, password)
+            .line(&format!("masteruser {user}"))
+            .line(&format!("masterauth {password}"));
+        let logins =
+            [format!("sentinel auth-user {NAME} {user}"), format!("sentinel auth-pass {NAME} {password}")];
+        let (user, password) = of_sentinels;
+        let sentinels = RedisSetup::new()
+            .only_user(user, password)
+            .line(&format!("sentinel sentinel-user {user}"))
+            .line(&format!("sentinel sentinel-pass {password}"));
+        Self::start_from(servers, sentinels, &logins).await
+    }
+
+    /// `logins` are lines of a Sentinel that must come after it knows the master.
+    async fn start_from(of_servers: RedisSetup, of_sentinels: RedisSetup, logins: &[String]) -> Self {
+        let master = of_servers.clone().start().await;
+        let replica = of_servers.line(&format!("replicaof 127.0.0.1 {}", master.port())).start().await;
         let mut sentinels = Vec::new();
         for _ in 0..3 {
             let port = master.port();
-            let sentinel = RedisSetup::new()
+            let setup = of_sentinels
+                .clone()
                 .line(&format!("sentinel monitor {NAME} 127.0.0.1 {port} 2"))
                 .line(&format!("sentinel down-after-milliseconds {NAME} {DOWN_AFTER}"))
-                .line(&format!("sentinel failover-timeout {NAME} 5000"))
-                .sentinel()
-                .start()
-                .await;
-            sentinels.push(sentinel);
+                .line(&format!("sentinel failover-timeout {NAME} 5000"));
+            let setup = logins.iter().fold(setup, |setup, line| setup.line(line));
+            sentinels.push(setup.sentinel().start().await);
         }
         let all = Self { servers: [master, replica], sentinels };
         eventually("the replica follows its master", async || {
