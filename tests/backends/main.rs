@@ -6,6 +6,11 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails says where")]
 
 mod conformance;
+mod nats_access;
+mod nats_core;
+mod nats_jetstream;
+mod nats_loss;
+mod nats_servers;
 mod redis_pubsub;
 mod redis_stream;
 #[path = "../servers/mod.rs"]

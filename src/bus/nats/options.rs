@@ -87,7 +87,9 @@ impl NatsOptions {
             NatsIdentity::Token(token) => options.token(read(token).await?.expose().to_owned()),
             NatsIdentity::Nkey(seed) => options.nkey(read(seed).await?.expose().trim().to_owned()),
             NatsIdentity::Credentials(source) => {
-                options.credentials(read(source).await?.expose()).map_err(|_| {
+                // The client wants the last line ended, and a secret is read without its last line break.
+                let text = format!("{}\n", read(source).await?.expose());
+                options.credentials(&text).map_err(|_| {
                     LinkError::Refused(
                         "bus.credentials_file is no NATS credentials file; write one with `nsc generate creds`"
                             .into(),

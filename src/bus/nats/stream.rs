@@ -295,13 +295,16 @@ fn unanswered(error: &RequestError) -> LinkError {
 
 const NO_JETSTREAM: &str = "the NATS server has no JetStream, or not for this account; start it with `jetstream` enabled, or set bus.mode = \"core\"";
 
-fn refused(error: &async_nats::jetstream::Error, act: &str, stream: &str) -> LinkError {
+/// What it means that the server does not let this node `act` on the stream.
+pub(super) fn refused(error: &async_nats::jetstream::Error, act: &str, stream: &str) -> LinkError {
+    const NOT_FOUND: usize = 404;
     const UNAVAILABLE: usize = 503;
     let disabled = [ErrorCode::JETSTREAM_NOT_ENABLED, ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT];
     if disabled.contains(&error.error_code()) {
         LinkError::Refused(NO_JETSTREAM.into())
-    } else if error.code() == UNAVAILABLE {
-        LinkError::Away(format!("JetStream is not available now: {error}"))
+    } else if [NOT_FOUND, UNAVAILABLE].contains(&error.code()) {
+        // Gone between two questions, or without a leader.
+        LinkError::Away(format!("the NATS stream {stream} is not available now: {error}"))
     } else {
         LinkError::Refused(format!("NATS does not let this node {act} the stream {stream}: {error}"))
     }
@@ -349,8 +352,8 @@ mod tests {
 
     #[test]
     fn what_would_lose_events_is_refused() {
-        type Spoil = fn(&mut Config);
-        let spoil: [(Spoil, &str); 9] = [
+        type Spoil = (fn(&mut Config), &'static str);
+        let spoils: [Spoil; 9] = [
             (|config| config.retention = RetentionPolicy::WorkQueue, "work queue"),
             (|config| config.sealed = true, "sealed"),
             (|config| config.no_ack = true, "does not acknowledge"),
@@ -361,7 +364,7 @@ mod tests {
             (|config| config.storage = StorageType::Memory, "bus.storage"),
             (|config| config.num_replicas = 3, "bus.replicas"),
         ];
-        for (spoil, words) in spoil {
+        for (spoil, words) in spoils {
             let mut config = stream().config();
             spoil(&mut config);
             let message = stream().bring_up_to_date(&mut config).expect_err(words);

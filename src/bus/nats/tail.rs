@@ -2,12 +2,13 @@
 
 use super::headers;
 use super::link::Link;
+use super::stream::refused;
 use crate::bus::backend::{Arrival, Content, LinkError, Tail};
 use crate::event::{Epoch, Position};
 use async_nats::jetstream::consumer::pull::{self, MessagesError};
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, ReplayPolicy};
 use async_nats::jetstream::response::Response;
-use async_nats::jetstream::stream::Info;
+use async_nats::jetstream::stream::{ConsumerErrorKind, Info};
 use async_nats::jetstream::{Context, Message};
 use futures_util::{FutureExt as _, StreamExt as _};
 use std::time::Duration;
@@ -65,10 +66,10 @@ impl StreamTail {
         };
         let consumer =
             context.create_consumer_on_stream(config, reading.stream.as_str()).await.map_err(|error| {
-                LinkError::Refused(format!(
-                    "NATS does not let this node read the stream {}: {error}",
-                    reading.stream
-                ))
+                match error.kind() {
+                    ConsumerErrorKind::JetStream(error) => refused(&error, "read", &reading.stream),
+                    _ => LinkError::Away(format!("the NATS stream cannot be read: {error}")),
+                }
             })?;
         let messages = consumer
             .stream()
