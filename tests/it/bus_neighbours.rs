@@ -237,7 +237,7 @@ async fn entries_of_a_newer_version_are_told_and_do_not_stop_the_node() {
         }
         fleet.nodes[0].publish_numbers("a", 5..10).await;
         fleet.agree_on("channel=a", 10).await;
-        let line = fleet.nodes[0].wait_for_log(&["WARN", "version"]).await;
+        let line = fleet.nodes[0].wait_for_log(&["ERROR", "version"]).await;
         assert!(line.contains('2'), "{kind:?}: it names the version: {line}");
         fleet.nodes[0].still_healthy().await;
     }

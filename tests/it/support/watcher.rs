@@ -88,16 +88,16 @@ impl Watcher {
     pub(crate) fn check(&self, channels: &[(String, u64)]) {
         let shown = self.shown();
         let mut next: HashMap<&str, u64> = HashMap::new();
-        let mut seen: HashMap<&str, (usize, bool)> = HashMap::new();
+        let mut seen: HashMap<&str, usize> = HashMap::new();
         for (at, event) in shown.iter().enumerate() {
-            let has_cursor = event.cursor.is_some();
-            if let Some((connection, had_cursor)) = seen.insert(&event.id, (event.connection, has_cursor)) {
+            if let Some(before) = seen.insert(&event.id, at) {
                 assert!(
-                    connection != event.connection && !had_cursor,
-                    "{}: {} was shown again: {:?}",
+                    shown[before].connection != event.connection && shown[before].cursor.is_none(),
+                    "{}: {} was shown again, as number {at} after number {before}; around these: {:?} and {:?}",
                     self.who,
                     event.id,
-                    &shown[at.saturating_sub(3)..=at]
+                    &shown[before.saturating_sub(2)..=before + 1],
+                    &shown[at - 2..=(at + 1).min(shown.len() - 1)],
                 );
                 continue;
             }
