@@ -130,7 +130,8 @@ pub(super) fn recover(
     }
     let comes_from_bus = options.numbering == Numbering::Own && eras.bus().is_some();
     if comes_from_bus {
-        eras.begin(None, found.next.previous(), found.head);
+        // A cursor that is given now must be of this era: one of the bus that is left would be answered `reset`.
+        found.head = eras.begin(None, found.next.previous(), found.head);
     }
     found.eras = eras;
     if access == Access::ReadOnly {
