@@ -9,9 +9,11 @@ mod grants;
 mod later;
 mod listen;
 mod logging;
+mod network;
 mod node;
 mod problem;
 mod quantity;
+mod rate;
 mod reader;
 mod route;
 mod secret;
@@ -26,8 +28,10 @@ pub use channel_rule::ChannelRule;
 pub use grants::Grants;
 pub use listen::{ListenAddress, SocketMode};
 pub use logging::{LogFilter, LogFormat};
+pub use network::Network;
 pub use problem::{ConfigError, Fault, Problem, Source, environment_name};
 pub use quantity::{ByteSize, QuantityError, format_duration, parse_duration};
+pub use rate::PerSecond;
 pub use route::Route;
 pub use secret::Secret;
 pub use sections::{
@@ -294,6 +298,13 @@ impl Config {
             if size.0 == 0 {
                 reader.refuse(key, "cannot be zero; write a size such as \"1MiB\"");
             }
+        }
+        let bytes = self.limits.bytes_per_second.0;
+        if bytes > 0 && bytes < self.limits.message_bytes.0 {
+            reader.refuse(
+                "limits.bytes_per_second",
+                format!("is less than one message; write at least {}", self.limits.message_bytes),
+            );
         }
         if self.limits.subscriptions == 0 {
             reader.refuse("limits.subscriptions", "leaves clients nothing to subscribe to; write at least 1");

@@ -2,7 +2,6 @@
 
 /// Keys, and sections with all that is in them.
 const LATER: &[&str] = &[
-    "client.trusted_proxies",
     "log.encryption_key_file",
     "bus.mode",
     "bus.channels",
@@ -10,7 +9,6 @@ const LATER: &[&str] = &[
     "bus.namespace",
     "presence",
     "channels.redact",
-    "channels.rate",
     "channels.when_over",
     "telemetry.audit_file",
 ];
