@@ -194,6 +194,12 @@ impl Config {
             || self.webhook.url.is_some()
     }
 
+    /// Whether a cookie can say who a client is.
+    pub fn takes_cookies(&self) -> bool {
+        let shown = |header: &SessionHeader| header.0 == hyper::header::COOKIE;
+        !self.auth.cookie.is_empty() || (self.webhook.url.is_some() && self.webhook.headers.iter().any(shown))
+    }
+
     /// What is allowed and yet worth a second thought.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
@@ -333,6 +339,12 @@ impl Config {
         }
         if self.webhook.timeout.is_zero() {
             reader.refuse("auth.webhook.timeout", "cannot be zero; write a duration such as \"2s\"");
+        }
+        if self.takes_cookies() && self.client.allowed_origins.contains(&AllowedOrigin::Any) {
+            reader.refuse(
+                "client.allowed_origins",
+                "\"*\" would let every page of the web act for who visits it, as cookies say who that is; name the origins",
+            );
         }
         if let Some(grant) = auth.anonymous.0.iter().find(|grant| grant.names_user()) {
             reader.refuse(

@@ -62,7 +62,7 @@ impl Client {
                 error.into_response()
             }
         };
-        allow_origin(response.headers_mut(), &origin);
+        allow_origin(response.headers_mut(), &origin, settings.credentials);
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         Reply::Http(response)
     }

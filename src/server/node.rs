@@ -57,6 +57,8 @@ pub struct Settings {
     pub admin: PrivateRules,
     /// The proxies whose word on where a client is counts.
     pub proxies: Vec<Network>,
+    /// Whether cookies say who a client is, so that pages of listed origins may send them.
+    pub credentials: bool,
     /// Which pages may use the client listener.
     pub origins: OriginPolicy,
     /// Who says what clients may do; none lets everybody do everything.

@@ -32,6 +32,7 @@ pub(super) fn settings(config: &Config, keys: Keys) -> Settings {
             uids: config.admin.allowed_uids.clone(),
             token: keys.admin_token,
         },
+        credentials: config.takes_cookies() && !client.allowed_origins.is_empty(),
         proxies: client.trusted_proxies.clone(),
         origins: if client.allowed_origins.is_empty() {
             OriginPolicy::Default
