@@ -33,8 +33,8 @@ test: ## everything that must hold before a commit
 
 lint: format clippy documentation ## formatting, clippy and documentation, without a warning
 
-setup: ## install what the tests need and this machine lacks (apt)
-	tests/setup.sh
+setup: ## install what the tests need and this machine lacks (apt, and a nats-server into the cache)
+	CACHE=$(CACHE) tests/setup.sh
 
 format:
 	cargo fmt --check
@@ -68,7 +68,7 @@ $(CACHE)/tools/bin/cargo-deny:
 	rm -rf $(CACHE)/tools/target
 
 bench: ## measure beside the floor and nginx + Nchan; QUICK=1 for a short version
-	tests/setup.sh --bench
+	CACHE=$(CACHE) tests/setup.sh --bench
 	cargo build --release --locked
 	cargo build --release --locked --features bare-hyper --manifest-path benches/loadgen/Cargo.toml
 	python3 benches/compare/run.py $(if $(QUICK),--quick) $(BENCH)

@@ -3,6 +3,7 @@
 //! A flag counts before the environment, the environment before the file, the file before the default. Nothing
 //! here opens a socket or makes a file: reading the configuration file is all it does.
 
+mod bus;
 mod bus_url;
 mod channel_rule;
 mod grants;
@@ -16,14 +17,14 @@ mod quantity;
 mod rate;
 mod reader;
 mod route;
-mod secret;
 mod sections;
 mod setting;
 mod sync;
 mod web;
 mod webhook;
 
-pub use bus_url::BusUrl;
+pub use bus::{BusChannel, BusMode, BusStorage, Namespace};
+pub use bus_url::{BusUrl, HostPort, Login, NatsUrl, RedisTopology, RedisUrl};
 pub use channel_rule::ChannelRule;
 pub use grants::Grants;
 pub use listen::{ListenAddress, SocketMode};
@@ -33,7 +34,6 @@ pub use problem::{ConfigError, Fault, Problem, Source, environment_name};
 pub use quantity::{ByteSize, QuantityError, format_duration, parse_duration};
 pub use rate::PerSecond;
 pub use route::Route;
-pub use secret::Secret;
 pub use sections::{
     AdminConfig, AppConfig, AuthConfig, BusConfig, ClientConfig, LimitsConfig, LogConfig, QueueConfig,
     TelemetryConfig, WebhookConfig,
@@ -159,7 +159,7 @@ impl Config {
         self.channels.iter().find(|rule| rule.pattern.matches(channel))
     }
 
-    /// The configuration as in force, as an operator would write it, secrets masked.
+    /// The configuration as in force, as an operator would write it, its secrets masked.
     pub fn to_json(&self) -> serde_json::Value {
         use setting::Setting as _;
         let mut auth = self.auth.show();
@@ -187,7 +187,7 @@ impl Config {
     /// Whether a client can show who it is.
     fn identifies(&self) -> bool {
         let Self { auth, .. } = self;
-        !auth.secret.is_empty()
+        auth.secret.is_some()
             || !auth.secret_file.as_os_str().is_empty()
             || !auth.public_key_file.as_os_str().is_empty()
             || auth.jwks_url.is_some()
@@ -222,7 +222,7 @@ impl Config {
                 "auth.webhook.url: the sessions of clients go to {url} without TLS; they are sent to private addresses only"
             ));
         }
-        if !self.auth.secret.is_empty() && self.auth.secret.expose().len() < MIN_SECRET_BYTES {
+        if self.auth.secret.as_ref().is_some_and(|secret| secret.expose().len() < MIN_SECRET_BYTES) {
             warnings.push(format!(
                 "auth.secret: is shorter than {MIN_SECRET_BYTES} bytes, so whoever has a token can find it by trying; write random ones, such as `openssl rand -hex 32` prints"
             ));
@@ -259,6 +259,7 @@ impl Config {
     /// What no key can tell by itself.
     fn check(&self, reader: &mut Reader) {
         self.check_listeners(reader);
+        self.bus.check(reader);
         self.check_auth(reader);
         self.check_tls(reader);
         for (index, route) in self.client.routes.iter().enumerate() {
@@ -284,6 +285,7 @@ impl Config {
             ("client.sse_heartbeat", self.client.sse_heartbeat),
             ("client.stall_timeout", self.client.stall_timeout),
             ("log.ttl", self.log.ttl),
+            ("bus.retention", self.bus.retention),
             ("bus.publish_timeout", self.bus.publish_timeout),
             ("bus.probe_interval", self.bus.probe_interval),
             ("queue.max_age", self.queue.max_age),
@@ -319,7 +321,7 @@ impl Config {
 
     fn check_auth(&self, reader: &mut Reader) {
         let auth = &self.auth;
-        if !auth.secret.is_empty() && !auth.secret_file.as_os_str().is_empty() {
+        if auth.secret.is_some() && !auth.secret_file.as_os_str().is_empty() {
             reader.refuse("auth.secret_file", "stands beside auth.secret; write one of them");
         }
         if let Some(url) = &auth.jwks_url

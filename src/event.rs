@@ -8,7 +8,7 @@ mod interest;
 mod json;
 
 pub use channel::{Channel, ChannelError, Pattern};
-pub use cursor::{Cursor, CursorError, CursorText, Epoch, Position};
+pub use cursor::{Cursor, CursorError, CursorText, Epoch, POSITIONS_PER_MS, Position};
 pub use interest::{Filter, Interest};
 pub use json::{Json, JsonError, MAX_JSON_DEPTH};
 

@@ -18,10 +18,12 @@ pub mod publish;
 // Who may do what.
 pub mod auth;
 
-// The parts: who orders events, who keeps them, who fans them out. None knows another.
+// The parts: who orders events, who keeps them, who fans them out. None knows another, but for the outbox,
+// which keeps what the bus has not taken.
 pub mod bus;
 pub mod hub;
 pub mod log;
+pub mod outbox;
 
 // The flows that join the parts: from the bus to log and hub, and from there to one client.
 pub mod replica;
@@ -36,4 +38,5 @@ pub mod websocket;
 pub mod cli;
 pub mod config;
 pub mod metrics;
+pub mod secret;
 pub mod sidecar;

@@ -1,15 +1,18 @@
 //! Builds every part in order, runs them, and takes them down again without losing anything.
 
+mod backends;
+mod bus;
 mod settings;
 
+pub use backends::{nats_kept, nats_options, nats_patterns, redis_options};
+
 use crate::auth::{AuthError, Authority, Revocations};
-use crate::bus::{Bus, Inflow, Memory};
-use crate::config::{Config, LogSync};
+use crate::config::Config;
 use crate::hub::{Hub, RingLimits};
 use crate::log::{Log, LogObserver, LogOptions, OpenError, Rule};
 use crate::metrics::Metrics;
 use crate::publish::Publisher;
-use crate::replica::{Replica, SyncPolicy};
+use crate::replica::Replica;
 use crate::server::{Address, Admin, App, Client, Listener, Node, Registry, TlsError};
 use crate::subscribe::Source;
 use settings::Certificates;
@@ -19,6 +22,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
+
+/// How much may wait in memory for the log. More would be memory that the app needs.
+const INFLOW_BYTES: usize = 64 << 20;
+/// How long the oldest of it may wait: the disk does not keep up then, and waiting longer helps nobody.
+const INFLOW_AGE: Duration = Duration::from_secs(10);
+
+/// How long a stop waits for everything that was accepted to be on the bus or on the disk.
+const LAST_RESORT: Duration = Duration::from_secs(10);
 
 /// A running Sidewire.
 pub struct Sidecar {
@@ -46,6 +57,8 @@ pub enum StartError {
         /// Why.
         error: io::Error,
     },
+    /// The outbox cannot be opened.
+    Outbox(crate::outbox::OpenError),
     /// The keys of tokens cannot be used.
     Auth(AuthError),
     /// The certificates of the listeners cannot be used.
@@ -67,6 +80,7 @@ impl fmt::Display for StartError {
                 f,
                 "cannot listen on {address}: {error}; choose another address with `{listener}.listen`, or stop what listens there"
             ),
+            Self::Outbox(error) => write!(f, "the outbox cannot be opened: {error}"),
             Self::Auth(error) => error.fmt(f),
             Self::Tls(error) => write!(f, "TLS: {error}"),
             Self::Threads(error) => write!(f, "cannot start a thread: {error}"),
@@ -91,23 +105,17 @@ impl Sidecar {
             .await
             .map_err(|_| StartError::Threads(io::Error::other("the thread that opens the log ended")))?
             .map_err(StartError::Log)?;
-        let inflow = Arc::new(Inflow::new(
-            config.queue.max_bytes.as_usize(),
-            config.queue.max_age,
-            log.next_position(),
-        ));
-        let bus: Arc<dyn Bus> = Arc::new(Memory::new(inflow.clone()));
+        let inflow = bus::inflow(&log);
         let hub = Hub::new(log.head(), RingLimits::default());
-        let policy = match config.log.sync {
-            LogSync::Always => SyncPolicy::Always,
-            LogSync::Every(interval) => SyncPolicy::Every(interval),
-            LogSync::Never => SyncPolicy::Never,
-        };
-        let replica = Replica::start(inflow.clone(), log.clone(), hub.clone(), policy, metrics.clone())
-            .map_err(StartError::Threads)?;
+        let order = bus::order(&config);
+        let (policy, refusal) = (bus::sync_policy(&config), bus::refusal(&config));
+        let replica =
+            Replica::start(inflow.clone(), log.clone(), hub.clone(), policy, refusal, metrics.clone())
+                .map_err(StartError::Threads)?;
+        let bus = bus::start(&config, inflow.clone(), &log, &hub, &order, &metrics).await?;
         let publisher = Publisher::new(bus.clone(), log.clone(), metrics.clone(), config.bus.publish_timeout);
         let node = Node::new(
-            Arc::new(Source { hub, log: log.clone() }),
+            Arc::new(Source { hub, log: log.clone(), order }),
             publisher,
             bus,
             inflow,
@@ -136,7 +144,7 @@ impl Sidecar {
     }
 
     /// Puts what can change while it runs in force: limits, origins, routes, heartbeats, keys. Clients stay.
-    pub fn reload(&mut self, config: Config) {
+    pub fn reload(&mut self, mut config: Config) {
         let before = self.node.settings().authority.clone();
         let keys = match settings::keys(&config, &self.node.revocations, before.as_deref()) {
             Ok(keys) => keys,
@@ -152,7 +160,7 @@ impl Sidecar {
                 return;
             }
         };
-        let fixed: [(&str, bool); 9] = [
+        let fixed: [(&str, bool); 8] = [
             ("tls_cert_file", !tls_as_before),
             (
                 "listen",
@@ -161,8 +169,7 @@ impl Sidecar {
                     || self.config.admin.listen != config.admin.listen,
             ),
             ("log", self.config.log != config.log),
-            ("bus.url", self.config.bus.url != config.bus.url),
-            ("bus.publish_timeout", self.config.bus.publish_timeout != config.bus.publish_timeout),
+            ("bus", self.config.bus != config.bus),
             ("telemetry.log_format", self.config.telemetry.log_format != config.telemetry.log_format),
             ("queue", self.config.queue != config.queue),
             ("channels", self.config.channels != config.channels),
@@ -171,6 +178,8 @@ impl Sidecar {
         for (key, _) in fixed.iter().filter(|(_, changed)| *changed) {
             tracing::warn!(key, "a changed setting takes effect at the next start");
         }
+        // Its probes are counted on by the link.
+        config.bus = self.config.bus.clone();
         self.node.reload(settings::settings(&config, keys), config.to_json());
         self.config = config;
         tracing::info!("configuration reloaded");
@@ -198,7 +207,14 @@ impl Sidecar {
         listeners.abort_all();
         self.probe.abort();
         self.node.bus.close();
+        // A log that refuses what the bus has ordered must not keep the node from ending: the bus has it still.
+        let inflow = self.node.inflow.clone();
+        let last_resort = tokio::spawn(async move {
+            tokio::time::sleep(LAST_RESORT).await;
+            inflow.close();
+        });
         self.replica.finish().await;
+        last_resort.abort();
         let log = self.log;
         let _ = tokio::task::spawn_blocking(move || log.close()).await;
         tracing::info!(took_ms = started.elapsed().as_millis() as u64, "stopped");
@@ -269,6 +285,7 @@ fn log_options(config: &Config, metrics: Arc<Metrics>) -> LogOptions {
         store: rule.store,
     });
     LogOptions {
+        numbering: bus::numbering(config),
         ttl: config.log.ttl,
         max_bytes: config.log.max_bytes.0,
         compress: config.log.compress,

@@ -43,7 +43,7 @@ fn parse_grant(text: &str) -> Result<(String, Vec<String>), String> {
 pub(super) fn run(args: TokenArgs) -> Result<(), CliError> {
     let auth = Config::load(Sources::of_process(args.config))?.auth;
     let secret = if auth.secret_file.as_os_str().is_empty() {
-        auth.secret.expose().as_bytes().to_vec()
+        auth.secret.as_ref().map(|secret| secret.expose().as_bytes().to_vec()).unwrap_or_default()
     } else {
         read_secret("auth.secret_file", &auth.secret_file)
             .map_err(|error| CliError::Input(error.to_string()))?

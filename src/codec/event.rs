@@ -3,7 +3,7 @@
 use super::text::{number_len, string_len, write_number, write_string};
 use super::transcode::{json_to_msgpack, write_bytes, write_map_len, write_text, write_uint};
 use super::{Framing, Shown};
-use crate::event::{Cursor, Data, Event};
+use crate::event::{Data, Event};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
@@ -16,15 +16,15 @@ const BASE64_START: &str = "{\"$base64\":\"";
 const BASE64_END: &str = "\"}";
 
 /// The exact length of [`write_json`].
-pub(super) fn json_len(event: &Event) -> usize {
-    let fixed = r#"{"type":"event","channel":,"event":,"data":,"id":,"time":,"cursor":""}"#.len();
+pub(super) fn json_len(event: &Event, cursor: Option<&str>) -> usize {
+    let fixed = r#"{"type":"event","channel":,"event":,"data":,"id":,"time":}"#.len();
     let mut length = fixed
         + string_len(event.channel.as_str())
         + string_len(event.name.as_str())
         + data_len(&event.data)
         + string_len(event.id.as_str())
         + number_len(event.time)
-        + Cursor::TEXT_BYTES;
+        + cursor.map_or(0, |cursor| r#","cursor":"""#.len() + cursor.len());
     if !event.tags.is_empty() {
         // Each pair has a colon, and all but the last a comma.
         length += r#","tags":{}"#.len() - 1;
@@ -39,7 +39,7 @@ pub(super) fn json_len(event: &Event) -> usize {
 }
 
 /// Writes the event as JSON, without a line break.
-pub(super) fn write_json(out: &mut Vec<u8>, event: &Event, cursor: &str) {
+pub(super) fn write_json(out: &mut Vec<u8>, event: &Event, cursor: Option<&str>) {
     out.extend_from_slice(br#"{"type":"event","channel":"#);
     write_string(out, event.channel.as_str());
     out.extend_from_slice(br#","event":"#);
@@ -50,9 +50,11 @@ pub(super) fn write_json(out: &mut Vec<u8>, event: &Event, cursor: &str) {
     write_string(out, event.id.as_str());
     out.extend_from_slice(br#","time":"#);
     write_number(out, event.time);
-    out.extend_from_slice(br#","cursor":""#);
-    out.extend_from_slice(cursor.as_bytes());
-    out.push(b'"');
+    if let Some(cursor) = cursor {
+        out.extend_from_slice(br#","cursor":""#);
+        out.extend_from_slice(cursor.as_bytes());
+        out.push(b'"');
+    }
     for (at, (name, value)) in event.tags.iter().enumerate() {
         out.extend_from_slice(if at == 0 { br#","tags":{"# } else { b"," });
         write_string(out, name);
@@ -114,8 +116,9 @@ pub(super) fn msgpack_len(event: &Event) -> usize {
 }
 
 /// Writes the event as a MessagePack map with the members of the JSON object.
-pub(super) fn write_msgpack(out: &mut Vec<u8>, event: &Event, cursor: &str) {
-    write_map_len(out, 7 + usize::from(!event.tags.is_empty()) + usize::from(event.from.is_some()));
+pub(super) fn write_msgpack(out: &mut Vec<u8>, event: &Event, cursor: Option<&str>) {
+    let optional = [cursor.is_some(), !event.tags.is_empty(), event.from.is_some()];
+    write_map_len(out, 6 + optional.into_iter().filter(|there| *there).count());
     for (name, text) in
         [("type", "event"), ("channel", event.channel.as_str()), ("event", event.name.as_str())]
     {
@@ -131,8 +134,10 @@ pub(super) fn write_msgpack(out: &mut Vec<u8>, event: &Event, cursor: &str) {
     write_text(out, event.id.as_str());
     write_text(out, "time");
     write_uint(out, event.time);
-    write_text(out, "cursor");
-    write_text(out, cursor);
+    if let Some(cursor) = cursor {
+        write_text(out, "cursor");
+        write_text(out, cursor);
+    }
     if !event.tags.is_empty() {
         write_text(out, "tags");
         write_map_len(out, event.tags.iter().len());
@@ -158,11 +163,22 @@ pub(super) fn write_msgpack(out: &mut Vec<u8>, event: &Event, cursor: &str) {
 /// Writes an SSE message (WHATWG HTML, section 9.2.6) whose data is `length` bytes that `write` appends.
 ///
 /// No field can forge another: a cursor is base64, names have no control characters by construction, and JSON
-/// has no raw line breaks by construction. U+2028 is no line break in SSE.
-pub(super) fn sse(event: &Event, cursor: &str, length: usize, write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
-    let (id, name) = (cursor, event.name.as_str());
+/// has no raw line breaks by construction. U+2028 is no line break in SSE. Without an `id` the browser keeps the
+/// last one that it got.
+pub(super) fn sse(
+    event: &Event,
+    cursor: Option<&str>,
+    length: usize,
+    write: impl FnOnce(&mut Vec<u8>),
+) -> Vec<u8> {
+    let (id, name) = (cursor.unwrap_or_default(), event.name.as_str());
     let mut out = Vec::with_capacity("id: \nevent: \ndata: \n\n".len() + id.len() + name.len() + length);
-    for part in ["id: ", id, "\nevent: ", name, "\ndata: "] {
+    if cursor.is_some() {
+        for part in ["id: ", id, "\n"] {
+            out.extend_from_slice(part.as_bytes());
+        }
+    }
+    for part in ["event: ", name, "\ndata: "] {
         out.extend_from_slice(part.as_bytes());
     }
     write(&mut out);

@@ -31,12 +31,28 @@ fn event(data: Data, tags: &[(&str, &str)]) -> Event {
     }
 }
 
+fn at_its_place(event: Event) -> Shown {
+    let cursor = Cursor { epoch: EPOCH, position: event.position };
+    Shown::new(event, cursor)
+}
+
 fn shown(data: Data, tags: &[(&str, &str)]) -> Shown {
-    Shown::new(event(data, tags), EPOCH)
+    at_its_place(event(data, tags))
 }
 
 fn object() -> Data {
     Data::Json(Json::parse("{\"a\": [1.50]}").unwrap())
+}
+
+#[test]
+fn what_the_bus_has_not_ordered_has_no_cursor() {
+    let shown = Shown::early(event(object(), &[("a", "b")]));
+    let value: Value = serde_json::from_slice(shown.frame(Framing::JsonBody)).unwrap();
+    assert!(value.get("cursor").is_none() && value["tags"]["a"] == "b");
+    assert_eq!(shown.frame(Framing::JsonBody).len(), super::event::json_len(&shown.event, None));
+    let value: Value = rmp_serde::from_slice(shown.frame(Framing::MessagePackBody)).unwrap();
+    assert!(value.get("cursor").is_none() && value["tags"]["a"] == "b");
+    assert!(text(shown.frame(Framing::Sse)).starts_with("event: done\ndata: {"));
 }
 
 const CURSOR: &str = "AQAAAAAAAAAHAAAAAAAAAAU";
@@ -372,12 +388,12 @@ fn read_sse(stream: &str) -> Vec<(String, String, String)> {
 proptest! {
     #[test]
     fn json_is_read_back_to_the_same(event in any_event()) {
-        let shown = Shown::new(event.clone(), EPOCH);
+        let shown = at_its_place(event.clone());
         let body = shown.frame(Framing::JsonBody);
-        prop_assert_eq!(body.len(), super::event::json_len(&event));
+        prop_assert_eq!(body.len(), super::event::json_len(&event, shown.cursor()));
         prop_assert!(!body.contains(&b'\n') && !body.contains(&b'\r'));
         let value: Value = serde_json::from_slice(body).unwrap();
-        prop_assert_eq!(value, expected(&event, shown.cursor()));
+        prop_assert_eq!(value, expected(&event, shown.cursor().unwrap()));
         if let Data::Json(json) = &event.data {
             let member = format!(",\"data\":{},\"id\":", json.as_str());
             prop_assert!(text(body).contains(&member));
@@ -386,29 +402,29 @@ proptest! {
 
     #[test]
     fn msgpack_is_read_back_to_the_same(event in any_event()) {
-        let shown = Shown::new(event.clone(), EPOCH);
+        let shown = at_its_place(event.clone());
         let json = super::msgpack_reader::Reader::new(shown.frame(Framing::MessagePackBody)).json(1 << 20).unwrap();
         let value: Value = serde_json::from_str(&json).unwrap();
-        prop_assert_eq!(&value, &expected(&event, shown.cursor()));
+        prop_assert_eq!(&value, &expected(&event, shown.cursor().unwrap()));
         if matches!(event.data, Data::Json(_)) {
             let value: Value = rmp_serde::from_slice(shown.frame(Framing::MessagePackBody)).unwrap();
-            prop_assert_eq!(value, expected(&event, shown.cursor()));
+            prop_assert_eq!(value, expected(&event, shown.cursor().unwrap()));
         }
     }
 
     #[test]
     fn sse_forges_nothing(events in proptest::collection::vec(any_event(), 1..4)) {
-        let shown: Vec<_> = events.iter().map(|event| Shown::new(event.clone(), EPOCH)).collect();
+        let shown: Vec<_> = events.iter().map(|event| at_its_place(event.clone())).collect();
         let stream: Vec<u8> = shown.iter().flat_map(|shown| shown.frame(Framing::Sse)).copied().collect();
         let messages = read_sse(text(&stream));
         prop_assert_eq!(messages.len(), events.len());
         for ((id, name, data), shown) in messages.iter().zip(&shown) {
-            prop_assert_eq!(id, shown.cursor());
+            prop_assert_eq!(id, shown.cursor().unwrap());
             prop_assert_eq!(name, shown.event.name.as_str());
             prop_assert_eq!(data.as_bytes(), shown.frame(Framing::JsonBody));
             let raw = read_sse(text(shown.frame(Framing::SseRaw)));
             let value: Value = serde_json::from_str(&raw[0].2).unwrap();
-            prop_assert_eq!(&value, &expected(&shown.event, shown.cursor())["data"]);
+            prop_assert_eq!(&value, &expected(&shown.event, shown.cursor().unwrap())["data"]);
         }
     }
 

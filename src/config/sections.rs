@@ -1,6 +1,7 @@
 //! The sections, typed. A field's name is its key; its default and what it is for stand in
 //! `config.toml.example`, which is compiled in.
 
+use super::bus::{BusChannel, BusMode, BusStorage, Namespace};
 use super::bus_url::BusUrl;
 use super::grants::Grants;
 use super::listen::{ListenAddress, SocketMode};
@@ -9,12 +10,12 @@ use super::network::Network;
 use super::quantity::ByteSize;
 use super::reader::Reader;
 use super::route::Route;
-use super::secret::Secret;
 use super::setting::Setting;
 use super::sync::LogSync;
 use super::web::{AllowedOrigin, HostName};
 use super::webhook::{SessionHeader, SessionOnError};
 use crate::auth::{Algorithm, CallUrl};
+use crate::secret::Secret;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -73,7 +74,7 @@ section! {
         /// The algorithms that tokens may be signed with; none for all that fit a configured key.
         algorithms: Vec<Algorithm>,
         /// A secret that is shared with the issuer.
-        secret: Secret,
+        secret: Option<Secret>,
         /// The same in a file.
         secret_file: PathBuf,
         /// A public key of the issuer, in PEM.
@@ -197,17 +198,61 @@ section! {
     BusConfig = "bus" {
         /// Which bus.
         url: BusUrl,
+        /// What it promises; `None` is the default of the URL.
+        mode: Option<BusMode>,
+        /// Which channels are taken from it; all if empty.
+        channels: Vec<BusChannel>,
+        /// Which fleet this node belongs to.
+        namespace: Namespace,
+        /// Into how many logs its events are split.
+        shards: u32,
+        /// How long it keeps events for nodes that were away.
+        retention: Duration,
+        /// Who we are there, unless the URL says so.
+        user: Option<String>,
+        /// The password, unless the URL or a file has it.
+        password: Option<Secret>,
+        /// A file with the password.
+        password_file: Option<PathBuf>,
+        /// Who we are with the Sentinels.
+        sentinel_user: Option<String>,
+        /// The password there.
+        sentinel_password: Option<Secret>,
+        /// A file with the password there.
+        sentinel_password_file: Option<PathBuf>,
+        /// A token for NATS.
+        token: Option<Secret>,
+        /// A file with the token.
+        token_file: Option<PathBuf>,
+        /// A NATS credentials file.
+        credentials_file: Option<PathBuf>,
+        /// A file with a NATS nkey seed.
+        nkey_file: Option<PathBuf>,
+        /// Whom we believe to be the server, instead of whom the system believes.
+        tls_ca_file: Option<PathBuf>,
+        /// The certificate that we show.
+        tls_cert_file: Option<PathBuf>,
+        /// Its key.
+        tls_key_file: Option<PathBuf>,
+        /// How many servers keep the stream of JetStream.
+        replicas: u32,
+        /// Where they keep it.
+        storage: BusStorage,
+        /// How many bytes JetStream keeps at most; 0 is no bound.
+        max_bytes: ByteSize,
         /// How long a publish waits for the bus to confirm it.
         publish_timeout: Duration,
+        /// How long a publish waits for the bus before it is put on disk.
+        hedge: Duration,
         /// Between two probes that readiness rests on.
         probe_interval: Duration,
     }
 }
 
 section! {
-    /// Accepted publishes that wait for the log.
+    /// The outbox: accepted publishes that wait on disk for the bus.
     QueueConfig = "queue" {
-        /// How much memory they take at most; beyond it a publish is answered 503 `queue_full`.
+        /// How much disk they take at most; beyond it a publish is answered 503 `queue_full`.
         max_bytes: ByteSize,
         /// How long the oldest of them may wait; beyond it the same.
         max_age: Duration,

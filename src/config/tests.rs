@@ -190,15 +190,17 @@ fn variables_of_others_are_left_alone() {
 
 #[test]
 fn keys_of_later_versions_are_told_from_unknown_ones() {
-    for text in
-        ["[presence]\nttl = '30m'", "[bus]\nmode = 'stream'", "[[channels]]\npattern = 'a'\nredact = ['x']"]
-    {
+    for text in [
+        "[presence]\nttl = '30m'",
+        "[telemetry]\naudit_file = 'x'",
+        "[[channels]]\npattern = 'a'\nredact = ['x']",
+    ] {
         assert!(refusal(text).contains("not available in this version"), "{text}: {}", refusal(text));
     }
     let message = load_environment(&[("SIDEWIRE_LOG__ENCRYPTION_KEY_FILE", "geheim")]).unwrap_err();
     assert!(message.contains("log.encryption_key_file: not available in this version"), "{message}");
     assert!(!message.contains("geheim"), "{message}");
-    let message = refusal("[bus]\nurl = 'redis://:geheim@host'");
+    let message = refusal("[bus]\nurl = 'quic://:geheim@host'");
     assert!(message.contains("not available in this version") && !message.contains("geheim"), "{message}");
 }
 

@@ -13,6 +13,9 @@ pub(super) const UNFINISHED: &str = "t-";
 /// Names that begin so are half-removed, and are removed at the next start.
 pub(super) const REMOVED: &str = "x-";
 
+/// The directory of events that wait for the bus: it lies here to be under the same lock, and is left alone.
+pub(super) const OUTBOX: &str = "outbox";
+
 /// The directory, locked for this process until it is dropped.
 #[derive(Debug)]
 pub(super) struct Directory {

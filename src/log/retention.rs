@@ -70,9 +70,11 @@ impl Shared {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             let name = entry.file_name();
             // Generations are measured when they change: there may be thousands of files in them.
-            // What is kept back for a full disk is on top of the limit: it holds no events.
+            // What is kept back for a full disk is on top of the limit: it holds no events. So are events that
+            // wait for the bus: they have a limit of their own, and are not the log's to remove.
             let name = name.to_string_lossy();
-            if !name.starts_with(super::generation::PREFIX) && name != super::reserve::FILE {
+            let is_foreign = name == super::reserve::FILE || name == directory::OUTBOX;
+            if !name.starts_with(super::generation::PREFIX) && !is_foreign {
                 bytes += directory::disk_use(&entry.path());
             }
         }

@@ -4,6 +4,7 @@ use super::connection::{Handler, Peer, Reply};
 use super::error::{ApiError, json, with_type};
 use super::host::check_private;
 use super::node::Node;
+use crate::publish::unix_ms;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -63,17 +64,23 @@ impl Admin {
     fn readiness(&self) -> Response<Full<Bytes>> {
         let node = &self.node;
         let limit = node.settings().probe_interval * 2;
-        let bus = match node.since_probe() {
-            None => "no probe has come back yet".to_owned(),
-            Some(age) if age > limit => format!("the last probe came back {} ms ago", age.as_millis()),
-            Some(_) => "ok".to_owned(),
+        let status = node.bus.status();
+        let bus = match (status.trouble, node.since_probe()) {
+            (Some(trouble), _) => trouble,
+            (None, None) => "no probe has come back yet".to_owned(),
+            (None, Some(age)) if age > limit => format!(
+                "nothing comes back over the bus: the last probe did {} ms ago, though the link stands",
+                age.as_millis()
+            ),
+            (None, Some(_)) => "ok".to_owned(),
         };
+        let outbox = if status.outbox_takes { "ok" } else { "the outbox refuses events: see the log lines" };
         let log = if node.health.is_writable() { "ok" } else { "the log refuses events: see the log lines" };
         let drain = if node.is_draining() { "shutting down" } else { "ok" };
-        let ready = bus == "ok" && log == "ok" && drain == "ok";
+        let ready = bus == "ok" && outbox == "ok" && log == "ok" && drain == "ok";
         let body = serde_json::json!({
             "status": if ready { "ok" } else { "unavailable" },
-            "checks": {"bus": bus, "log": log, "drain": drain},
+            "checks": {"bus": bus, "outbox": outbox, "log": log, "drain": drain},
         });
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         json(status, body.to_string())
@@ -97,8 +104,14 @@ fn metrics(node: &Node) -> String {
     let metrics = &node.metrics;
     let stats = node.source.log.stats();
     let (events, bytes) = node.inflow.depth();
-    metrics.queue_events.set(events as i64);
-    metrics.queue_bytes.set(bytes as i64);
+    let status = node.bus.status();
+    metrics.queue_events.set((events + status.held_events) as i64);
+    metrics.queue_bytes.set((bytes + status.held_bytes) as i64);
+    metrics.bus.outbox_events.set(status.outbox_events as i64);
+    metrics.bus.outbox_bytes.set(status.outbox_bytes as i64);
+    let oldest = status.outbox_oldest_ms.map_or(0, |oldest| unix_ms().saturating_sub(oldest));
+    metrics.bus.lag_seconds.set(status.lag.as_secs_f64());
+    metrics.bus.outbox_oldest_seconds.set(oldest as f64 / 1000.);
     metrics.channels.set(node.source.hub.feed_count() as i64);
     metrics.uptime_seconds.set(node.started.elapsed().as_secs() as i64);
     metrics.resident_bytes.set(resident_bytes().unwrap_or(0));

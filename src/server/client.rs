@@ -225,8 +225,7 @@ impl Client {
         let (log, channel) = (self.node.source.log.clone(), channel.clone());
         let last = history::blocking(move || log.last(&channel)).await?;
         Ok(last.is_some_and(|last| {
-            cursor.epoch == self.node.source.log.epoch()
-                && last.position <= cursor.position
+            self.node.source.log.position_of(cursor).is_some_and(|position| last.position <= position)
                 && asked.close_on.contains(&last.name)
         }))
     }

@@ -36,17 +36,15 @@ pub(super) async fn events(
         access.require(Right::History, &patterns)
     };
     allowed.map_err(|denied| node.denied(access, &denied))?;
-    let epoch = node.source.log.epoch();
-    let head = node.source.hub.head();
     let position = |name| -> Result<Option<Position>, ApiError> {
-        match parameters.cursor(name)? {
-            Some(cursor) if cursor.epoch != epoch || cursor.position > head => Err(ApiError::new(
+        let Some(cursor) = parameters.cursor(name)? else { return Ok(None) };
+        node.source.known_position(cursor).map(Some).ok_or_else(|| {
+            ApiError::new(
                 StatusCode::GONE,
                 "reset",
                 format!("the log that the cursor `{name}` belongs to is gone: query without it"),
-            )),
-            cursor => Ok(cursor.map(|cursor| cursor.position)),
-        }
+            )
+        })
     };
     let order = match parameters.get("order") {
         None | Some("asc") => Order::Ascending,
@@ -66,7 +64,7 @@ pub(super) async fn events(
     };
     let log = node.source.log.clone();
     let page = blocking(move || log.query(&query)).await?;
-    let events: Vec<_> = page.events.into_iter().map(|event| Arc::new(Shown::new(event, epoch))).collect();
+    let events = node.source.shown(page.events);
     let cursor = node.source.cursor(page.reached).encode();
     Ok(list(format, &events, cursor.as_str(), ListEnd::More(page.more)))
 }
@@ -85,7 +83,10 @@ pub(super) async fn last(
     let Some(event) = blocking(move || log.last(&name)).await? else {
         return Err(ApiError::not_found(format!("the log has no event of `{channel}`")));
     };
-    let shown = Shown::new(event, node.source.log.epoch());
+    let shown = {
+        let cursor = node.source.cursor(event.position);
+        Shown::new(event, cursor)
+    };
     Ok(match format {
         Format::Json => json(StatusCode::OK, shown.frame_bytes(Framing::JsonBody)),
         Format::MessagePack => {

@@ -190,6 +190,7 @@ impl Outlet {
                 Next::Batches(batches) => self.write_batches(&batches, before, subscription),
                 Next::Events(events) => self.deliver(events, false, before, close_on, subscription),
                 Next::Replayed(events) => self.deliver(events, true, before, close_on, subscription),
+                Next::Early(events) => self.deliver_early(events, close_on, subscription),
                 Next::Lost => Err(Halt::Lost),
                 Next::Failed => Err(Halt::Failed),
             };
@@ -264,6 +265,30 @@ impl Outlet {
             }
             left = &left[written.events..];
             reached = position;
+        }
+        self.ending = done;
+        Ok(())
+    }
+
+    /// Events without a place in the log: what the socket did not take is asked for again by number.
+    fn deliver_early(
+        &mut self,
+        events: Vec<(u64, Arc<Shown>)>,
+        close_on: &[EventName],
+        subscription: &mut Subscription,
+    ) -> Result<(), Halt> {
+        let (numbers, mut events): (Vec<u64>, Vec<Arc<Shown>>) = events.into_iter().unzip();
+        let done = cut_after(&mut events, close_on);
+        let mut out = 0;
+        while out < events.len() {
+            let (written, _) = self.write_events(&events[out..])?;
+            self.count(&written, false);
+            out += written.events + usize::from(!written.complete && !self.rest.is_empty());
+            if !written.complete {
+                self.ending = done && out == events.len();
+                subscription.rewind_early(out.checked_sub(1).map_or(numbers[0] - 1, |last| numbers[last]));
+                return Ok(());
+            }
         }
         self.ending = done;
         Ok(())

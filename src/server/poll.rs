@@ -117,6 +117,15 @@ struct Page {
 }
 
 impl Page {
+    /// Events that the bus has not ordered yet. They may come again when it has, under the same ids: the cursor
+    /// that the client keeps is from before them.
+    fn add_early(&mut self, events: Vec<(u64, Arc<Shown>)>) {
+        for (_, shown) in events {
+            self.bytes += shown.frame(Framing::JsonBody).len();
+            self.events.push(shown);
+        }
+    }
+
     fn is_complete(&self) -> bool {
         !self.events.is_empty()
     }
@@ -133,6 +142,10 @@ impl Page {
                 batches.iter().flat_map(|batch| batch.events()).cloned().collect::<Vec<_>>()
             }
             Next::Events(events) | Next::Replayed(events) => events,
+            Next::Early(events) => {
+                self.add_early(events);
+                return Ok(self.events.len() < self.limit && self.bytes < MAX_BYTES);
+            }
             Next::Lost => {
                 self.resume = Resume::Expired;
                 return Ok(true);

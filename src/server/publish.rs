@@ -71,6 +71,11 @@ pub(super) async fn answer(
                 "queue_full",
                 "too many publishes are waiting for the log: try again in a moment",
             ),
+            Refused::TooLarge => ApiError::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too_large",
+                "the bus does not carry events of this size: publish less at a time, or raise its limit",
+            ),
             Refused::Closed => ApiError::unavailable("unavailable", "this node is going away: try again"),
         })?
     };
@@ -136,9 +141,14 @@ struct Entry<'a> {
 fn entry(node: &Node, published: &Published, ack: Ack) -> (StatusCode, String) {
     let (status, word, position) = match published.outcome {
         Outcome::Published(position) => (StatusCode::OK, "published", Some(position)),
+        Outcome::Confirmed => (StatusCode::OK, "published", None),
         Outcome::Duplicate(position) => (StatusCode::OK, "duplicate", Some(position)),
         Outcome::Queued => (StatusCode::ACCEPTED, "queued", None),
-        Outcome::NoRoom | Outcome::Unavailable | Outcome::TimedOut => {
+        Outcome::QueueFull
+        | Outcome::TooLarge
+        | Outcome::NoRoom
+        | Outcome::Unavailable
+        | Outcome::TimedOut => {
             let (status, code, message) = error_code(published.outcome, ack);
             return (status, serde_json::json!({"code": code, "message": message}).to_string());
         }
@@ -152,6 +162,16 @@ fn entry(node: &Node, published: &Published, ack: Ack) -> (StatusCode, String) {
 /// The status, the code and the words for an event that was not published.
 pub(super) fn error_code(outcome: Outcome, ack: Ack) -> (StatusCode, &'static str, &'static str) {
     match outcome {
+        Outcome::QueueFull => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "queue_full",
+            "the bus is away, and as many events as are allowed wait for it: try again later",
+        ),
+        Outcome::TooLarge => (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "too_large",
+            "the bus does not carry events of this size: publish less at a time, or raise its limit",
+        ),
         Outcome::NoRoom => (
             StatusCode::SERVICE_UNAVAILABLE,
             "unavailable",

@@ -108,7 +108,7 @@ pub(super) fn authority(
     }
     let auth = &config.auth;
     let options = AuthOptions {
-        secret: auth.secret.expose().to_owned(),
+        secret: auth.secret.as_ref().map(|secret| secret.expose().to_owned()).unwrap_or_default(),
         secret_file: auth.secret_file.clone(),
         public_key_file: auth.public_key_file.clone(),
         jwks_url: auth.jwks_url.clone(),

@@ -4,7 +4,7 @@
 use super::session::{Session, WAITING_BYTES};
 use crate::auth::{Identity, Refusal, Right};
 use crate::bus;
-use crate::codec::{self, ClientMessage, MessageId, Resume, ServerMessage, Shown};
+use crate::codec::{self, ClientMessage, MessageId, Resume, ServerMessage};
 use crate::event::{Filter, Interest, Pattern, Position};
 use crate::log::{Order, Query, QueryPage};
 use crate::publish::Published;
@@ -120,8 +120,8 @@ impl Session {
                     return self.deny(id, &denied);
                 }
                 let log = self.node.source.log.clone();
-                let head = self.node.source.hub.head();
-                if after.is_some_and(|after| after.epoch != log.epoch() || after.position > head) {
+                let after = after.map(|cursor| self.node.source.known_position(cursor));
+                if after == Some(None) {
                     return self.refuse(id, "reset", "the log of this cursor is gone: ask without it");
                 }
                 if limit.is_some_and(|limit| limit > MAX_HISTORY) {
@@ -134,7 +134,7 @@ impl Session {
                     filter: Filter::default(),
                     since: None,
                     until: None,
-                    after: after.map_or(Position::ZERO, |after| after.position),
+                    after: after.flatten().unwrap_or(Position::ZERO),
                     before: None,
                     limit: limit.unwrap_or(HISTORY_LIMIT),
                     offset: 0,
@@ -295,9 +295,7 @@ impl Session {
         let Some(page) = page else {
             return self.refuse(id, "unavailable", "the log cannot be read now: try again");
         };
-        let epoch = self.node.source.log.epoch();
-        let events: Vec<_> =
-            page.events.into_iter().map(|event| Arc::new(Shown::new(event, epoch))).collect();
+        let events = self.node.source.shown(page.events);
         let cursor = self.node.source.cursor(page.reached).encode();
         self.say(&ServerMessage::History {
             id: id.as_ref(),

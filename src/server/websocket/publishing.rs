@@ -48,16 +48,24 @@ impl Session {
                     "too many publishes are waiting: try again in a moment",
                 );
             }
+            Err(Refused::TooLarge) => {
+                let (_, code, message) = error_code(Outcome::TooLarge, Ack::Log);
+                return self.refuse(id, code, message);
+            }
             Err(Refused::Closed) => None,
         };
         let Some(Published { id: event_id, outcome, .. }) = published else {
             return self.refuse(id, "unavailable", "this node is going away: try again");
         };
         let status = match outcome {
-            Outcome::Published(_) => "published",
+            Outcome::Published(_) | Outcome::Confirmed => "published",
             Outcome::Queued => "queued",
             Outcome::Duplicate(_) => "duplicate",
-            Outcome::NoRoom | Outcome::Unavailable | Outcome::TimedOut => {
+            Outcome::QueueFull
+            | Outcome::TooLarge
+            | Outcome::NoRoom
+            | Outcome::Unavailable
+            | Outcome::TimedOut => {
                 let (_, code, message) = error_code(outcome, Ack::Log);
                 return self.refuse(id, code, message);
             }
