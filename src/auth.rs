@@ -25,7 +25,7 @@ pub use identity::Identity;
 pub use keys::{Algorithm, AlgorithmError, KeyError};
 pub use permissions::{Grant, GrantError, GrantTemplate, Permissions, Right, Rights};
 pub use refusal::{Reason, Refusal};
-pub use revocations::{Revocations, TooManyRevoked};
+pub use revocations::{Revocations, RevokeError};
 pub use shared_token::SharedToken;
 pub use token::{Claims, SignError, TokenRules, sign};
 pub use webhook::{OnError, Question, WebhookOptions};

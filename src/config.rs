@@ -10,9 +10,11 @@ mod grants;
 mod later;
 mod listen;
 mod logging;
+mod network;
 mod node;
 mod problem;
 mod quantity;
+mod rate;
 mod reader;
 mod route;
 mod sections;
@@ -27,8 +29,10 @@ pub use channel_rule::ChannelRule;
 pub use grants::Grants;
 pub use listen::{ListenAddress, SocketMode};
 pub use logging::{LogFilter, LogFormat};
+pub use network::Network;
 pub use problem::{ConfigError, Fault, Problem, Source, environment_name};
 pub use quantity::{ByteSize, QuantityError, format_duration, parse_duration};
+pub use rate::PerSecond;
 pub use route::Route;
 pub use sections::{
     AdminConfig, AppConfig, AuthConfig, BusConfig, ClientConfig, LimitsConfig, LogConfig, QueueConfig,
@@ -190,6 +194,12 @@ impl Config {
             || self.webhook.url.is_some()
     }
 
+    /// Whether a cookie can say who a client is.
+    pub fn takes_cookies(&self) -> bool {
+        let shown = |header: &SessionHeader| header.0 == hyper::header::COOKIE;
+        !self.auth.cookie.is_empty() || (self.webhook.url.is_some() && self.webhook.headers.iter().any(shown))
+    }
+
     /// What is allowed and yet worth a second thought.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
@@ -307,6 +317,13 @@ impl Config {
                 reader.refuse(key, "cannot be zero; write a size such as \"1MiB\"");
             }
         }
+        let bytes = self.limits.bytes_per_second.0;
+        if bytes > 0 && bytes < self.limits.message_bytes.0 {
+            reader.refuse(
+                "limits.bytes_per_second",
+                format!("is less than one message; write at least {}", self.limits.message_bytes),
+            );
+        }
         if self.limits.subscriptions == 0 {
             reader.refuse("limits.subscriptions", "leaves clients nothing to subscribe to; write at least 1");
         }
@@ -334,6 +351,12 @@ impl Config {
         }
         if self.webhook.timeout.is_zero() {
             reader.refuse("auth.webhook.timeout", "cannot be zero; write a duration such as \"2s\"");
+        }
+        if self.takes_cookies() && self.client.allowed_origins.contains(&AllowedOrigin::Any) {
+            reader.refuse(
+                "client.allowed_origins",
+                "\"*\" would let every page of the web act for who visits it, as cookies say who that is; name the origins",
+            );
         }
         if let Some(grant) = auth.anonymous.0.iter().find(|grant| grant.names_user()) {
             reader.refuse(

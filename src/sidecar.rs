@@ -11,7 +11,7 @@ use crate::config::{Config, ListenAddress};
 use crate::hub::{Hub, RingLimits};
 use crate::log::{Log, LogObserver, LogOptions, OpenError, Rule};
 use crate::metrics::Metrics;
-use crate::publish::Publisher;
+use crate::publish::{Publisher, unix_ms};
 use crate::replica::Replica;
 use crate::server::{Address, Admin, App, Client, Listener, Node, Readiness, Registry, TlsError};
 use crate::subscribe::Source;
@@ -31,6 +31,9 @@ const INFLOW_AGE: Duration = Duration::from_secs(10);
 
 /// How long a stop waits for everything that was accepted to be on the bus or on the disk.
 const LAST_RESORT: Duration = Duration::from_secs(10);
+
+/// Where revoked tokens are kept, beside the log.
+const REVOKED_FILE: &str = "revoked";
 
 /// A running Sidewire.
 pub struct Sidecar {
@@ -107,8 +110,6 @@ impl Sidecar {
     pub async fn start(config: Config, passed: PassedSockets) -> Result<Self, StartError> {
         let started = Instant::now();
         let metrics = Arc::new(Metrics::new());
-        let revocations = Arc::<Revocations>::default();
-        let keys = settings::keys(&config, &revocations, None).map_err(StartError::Auth)?;
         let certificates = settings::certificates(&config).map_err(StartError::Tls)?;
         metrics.log.max_bytes.set(config.log.max_bytes.0 as i64);
         metrics.queue_max_bytes.set(config.queue.max_bytes.0 as i64);
@@ -119,6 +120,12 @@ impl Sidecar {
             .await
             .map_err(|_| StartError::Threads(io::Error::other("the thread that opens the log ended")))?
             .map_err(StartError::Log)?;
+        // After the log, whose lock says that nobody else writes there.
+        let path = config.log.dir.join(REVOKED_FILE);
+        let revocations = Revocations::open(&path, unix_ms())
+            .map_err(|error| StartError::Auth(AuthError::File { key: "log.dir", path, error }))?;
+        let revocations = Arc::new(revocations);
+        let keys = settings::keys(&config, &revocations, None).map_err(StartError::Auth)?;
         let inflow = bus::inflow(&log);
         let hub = Hub::new(log.head(), RingLimits::default());
         let order = bus::order(&config);

@@ -1,15 +1,8 @@
 //! Keys of later versions. They are refused by name: somebody who sets one relies on what it does.
 
 /// Keys, and sections with all that is in them.
-const LATER: &[&str] = &[
-    "client.trusted_proxies",
-    "log.encryption_key_file",
-    "presence",
-    "channels.redact",
-    "channels.rate",
-    "channels.when_over",
-    "telemetry.audit_file",
-];
+const LATER: &[&str] =
+    &["log.encryption_key_file", "presence", "channels.redact", "channels.when_over", "telemetry.audit_file"];
 
 /// Whether a later version has this key.
 pub(super) fn is_later(key: &str) -> bool {

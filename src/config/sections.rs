@@ -6,6 +6,7 @@ use super::bus_url::BusUrl;
 use super::grants::Grants;
 use super::listen::{ListenAddress, SocketMode};
 use super::logging::{LogFilter, LogFormat};
+use super::network::Network;
 use super::quantity::ByteSize;
 use super::reader::Reader;
 use super::route::Route;
@@ -130,6 +131,8 @@ section! {
         tls_client_ca_file: PathBuf,
         /// Whether clients that nobody has identified are served from beyond this host.
         allow_anonymous: bool,
+        /// The proxies whose word on where a client is counts.
+        trusted_proxies: Vec<Network>,
         /// Whose pages may connect. Empty: the listener's own, and loopback ones while it listens on loopback.
         allowed_origins: Vec<AllowedOrigin>,
         /// Between two pings to a WebSocket client; `None` sends none.
@@ -271,6 +274,12 @@ section! {
         message_bytes: ByteSize,
         /// Messages of one WebSocket client, with bursts of twice as many; `None` is no limit.
         messages_per_second: Option<NonZeroU32>,
+        /// Bytes of one WebSocket client a second, with bursts of twice as many; zero is no limit.
+        bytes_per_second: ByteSize,
+        /// Refusals of one IP address within a minute after which it is cut off; `None` is never.
+        offences_per_ip: Option<NonZeroU32>,
+        /// For how long it is.
+        ban: Duration,
         /// The body of one request.
         body_bytes: ByteSize,
         /// One published event.

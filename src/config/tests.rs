@@ -192,7 +192,6 @@ fn variables_of_others_are_left_alone() {
 fn keys_of_later_versions_are_told_from_unknown_ones() {
     for text in [
         "[presence]\nttl = '30m'",
-        "[client]\ntrusted_proxies = []",
         "[telemetry]\naudit_file = 'x'",
         "[[channels]]\npattern = 'a'\nredact = ['x']",
     ] {
@@ -227,6 +226,8 @@ fn grants_are_read_from_a_table_and_from_json() {
         ("[auth]\njwks_url = \"http://issuer.example/keys\"", "auth.jwks_url"),
         ("[auth]\nleeway = \"1h\"", "auth.leeway"),
         ("[auth]\ncookie = \"a=b\"", "auth.cookie"),
+        ("[client]\nallowed_origins = \"*\"\n[auth]\ncookie = \"a\"", "client.allowed_origins"),
+        ("[client]\nallowed_origins = \"*\"\n[auth.webhook]\nurl = \"http://a/\"", "client.allowed_origins"),
         ("[auth]\nsecret = \"a\"\nsecret_file = \"b\"", "auth.secret_file"),
     ] {
         assert!(refusal(text).contains(key), "{text}: {}", refusal(text));

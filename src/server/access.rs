@@ -13,7 +13,7 @@ use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Request, StatusCode};
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// In front of a token that comes as a WebSocket subprotocol: the one header that a page can set there.
 const TOKEN_PROTOCOL: &str = "sidewire.token.";
@@ -208,7 +208,12 @@ impl Node {
         };
         match authority.identify(&token, unix_ms()).await {
             Ok(identity) => Ok(Access::Known(Arc::new(identity))),
-            Err(refusal) => Err(self.refused(&refusal)),
+            Err(refusal) => {
+                if let (Some(ip), Refusal::Unauthorized(_)) = (peer.peer_ip, &refusal) {
+                    self.registry.offenders().note(ip, Instant::now());
+                }
+                Err(self.refused(&refusal))
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use super::node::{Node, Settings};
 use super::publish;
 use super::registry::Whom;
 use super::request::{Parameters, path_channel, read_body};
-use crate::auth::TooManyRevoked;
+use crate::auth::RevokeError;
 use crate::publish::unix_ms;
 use bytes::Bytes;
 use http_body_util::Full;
@@ -125,7 +125,7 @@ impl App {
         let disconnected = match (asked.connection, asked.user, asked.jti) {
             (Some(connection), None, None) => usize::from(registry.disconnect(&connection)),
             (None, Some(user), None) => registry.disconnect_all(Whom::User(&user), CloseReason::Disconnected),
-            (None, None, Some(id)) => self.revoke(&id, asked.exp)?,
+            (None, None, Some(id)) => self.revoke(&id, asked.exp).await?,
             _ => {
                 return Err(ApiError::parameter(
                     "invalid_parameter",
@@ -139,18 +139,40 @@ impl App {
 
     /// Revokes a token and closes what came with it. First the one and then the other: a client that connects in
     /// between is refused, or looks again once it is in the registry.
-    fn revoke(&self, id: &str, exp: Option<u64>) -> Result<usize, ApiError> {
+    async fn revoke(&self, id: &str, exp: Option<u64>) -> Result<usize, ApiError> {
+        if id.is_empty() || id.len() > 255 || id.chars().any(char::is_control) {
+            let message = "`jti` is the id of a token: 1 to 255 bytes without control characters";
+            return Err(ApiError::parameter("invalid_parameter", "jti", message));
+        }
         let now = unix_ms();
         // Leeway and slow clocks: an hour more costs a few bytes.
         let end = exp.map_or(now + REVOKED_FOR, |exp| exp.saturating_add(3600).saturating_mul(1000));
-        self.node.revocations.revoke(id, end, now).map_err(|TooManyRevoked| {
-            ApiError::unavailable(
+        let (node, owned) = (self.node.clone(), id.to_owned());
+        let revoked = tokio::task::spawn_blocking(move || node.revocations.revoke(&owned, end, now)).await;
+        if let Ok(Err(RevokeError::TooMany)) = revoked {
+            return Err(ApiError::unavailable(
                 "unavailable",
                 "too many tokens are revoked already: sign new ones with another key",
-            )
-        })?;
-        Ok(self.node.registry.disconnect_all(Whom::Token(id), CloseReason::Unauthorized))
+            ));
+        }
+        // Whether it is kept or not, it counts now.
+        let closed = self.node.registry.disconnect_all(Whom::Token(id), CloseReason::Unauthorized);
+        match revoked {
+            Ok(Ok(())) => Ok(closed),
+            Ok(Err(error)) => {
+                tracing::warn!(?error, "a revocation could not be written to the disk");
+                Err(not_kept())
+            }
+            Err(_) => Err(not_kept()),
+        }
     }
+}
+
+fn not_kept() -> ApiError {
+    ApiError::unavailable(
+        "unavailable",
+        "the token is revoked until this node is started again, as the disk could not take it: repeat this",
+    )
 }
 
 impl Handler for App {

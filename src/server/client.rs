@@ -3,6 +3,7 @@
 use super::access::{Access, Guest};
 use super::connection::{Handler, Peer, Reply};
 use super::error::ApiError;
+use super::forwarded::client_ip;
 use super::host::{Origin, allow_origin};
 use super::node::{Node, Settings};
 use super::one_way::{self, Kind};
@@ -17,6 +18,7 @@ use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Answers clients.
 pub struct Client {
@@ -41,7 +43,16 @@ impl Client {
         let result = if request.method() == Method::OPTIONS {
             Ok(Reply::Http(preflight(request.headers())))
         } else {
-            self.route(request, peer, &settings, &origin).await
+            // From here on it is about who the client is, and no longer about which of our addresses it used.
+            let peer_ip = client_ip(peer.peer_ip, request.headers(), &settings.proxies);
+            let banned = peer_ip.and_then(|ip| {
+                let offenders = self.node.registry.offenders();
+                offenders.banned(ip, settings.offences_per_ip, settings.ban, Instant::now())
+            });
+            match banned {
+                Some(left) => Err(cut_off(left)),
+                None => self.route(request, Peer { peer_ip, ..peer }, &settings, &origin).await,
+            }
         };
         let mut response = match result {
             Ok(Reply::Http(response)) => response,
@@ -51,7 +62,7 @@ impl Client {
                 error.into_response()
             }
         };
-        allow_origin(response.headers_mut(), &origin);
+        allow_origin(response.headers_mut(), &origin, settings.credentials);
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         Reply::Http(response)
     }
@@ -244,6 +255,16 @@ impl Client {
             .with_header(header::RETRY_AFTER, HeaderValue::from_static("5")),
         })
     }
+}
+
+/// The answer to an address that has misbehaved.
+fn cut_off(left: Duration) -> ApiError {
+    let error = ApiError::new(
+        StatusCode::TOO_MANY_REQUESTS,
+        "rate_limited",
+        "this address was refused too often and is cut off for a while: see `limits.offences_per_ip`",
+    );
+    error.with_header(header::RETRY_AFTER, HeaderValue::from(left.as_secs() + 1))
 }
 
 /// What a client connects to.

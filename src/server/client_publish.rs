@@ -36,7 +36,7 @@ pub(super) async fn publish(
             *entry = Err(error);
         }
     }
-    publish::answer(node, intake, ack).await
+    publish::answer(node, settings, intake, ack).await
 }
 
 /// Makes a draft a client's own, or refuses it.

@@ -184,11 +184,14 @@ fn is_loopback_name(name: &str) -> bool {
         || name.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
-/// Adds what browsers need to an answer.
-pub(super) fn allow_origin(headers: &mut HeaderMap, origin: &Origin) {
+/// Adds what browsers need to an answer. `credentials` lets pages of an allowed origin send their cookies.
+pub(super) fn allow_origin(headers: &mut HeaderMap, origin: &Origin, credentials: bool) {
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
     if let Origin::Allowed(origin) = origin {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        if credentials {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        }
     }
 }
 

@@ -1,11 +1,12 @@
 //! What the listeners share: the flows, the limits in force, the clients.
 
+use super::channel_rates::ChannelRates;
 use super::host::{OriginPolicy, PrivateRules};
 use super::refusal_log::RefusalLog;
 use super::registry::Registry;
 use crate::auth::{Authority, Revocations};
 use crate::bus::{Bus, Inflow};
-use crate::config::{ChannelRule, Route};
+use crate::config::{ChannelRule, Network, Route};
 use crate::intake::IntakeLimits;
 use crate::metrics::Metrics;
 use crate::publish::Publisher;
@@ -34,6 +35,7 @@ pub struct Node {
     /// Tokens that count no longer.
     pub revocations: Arc<Revocations>,
     pub(super) refusals: RefusalLog,
+    pub(super) rates: ChannelRates,
     /// When it started.
     pub started: Instant,
     /// What can be changed while it runs.
@@ -53,6 +55,10 @@ pub struct Settings {
     pub app: PrivateRules,
     /// Who may call the admin listener.
     pub admin: PrivateRules,
+    /// The proxies whose word on where a client is counts.
+    pub proxies: Vec<Network>,
+    /// Whether cookies say who a client is, so that pages of listed origins may send them.
+    pub credentials: bool,
     /// Which pages may use the client listener.
     pub origins: OriginPolicy,
     /// Who says what clients may do; none lets everybody do everything.
@@ -91,6 +97,12 @@ pub struct Settings {
     pub handshakes_per_ip: u32,
     /// Messages a second from a client; zero for no limit.
     pub messages_per_second: u32,
+    /// Bytes a second from a client; zero for no limit.
+    pub bytes_per_second: u32,
+    /// Refusals of one address after which it is cut off; zero for never.
+    pub offences_per_ip: u32,
+    /// For how long it is.
+    pub ban: Duration,
     /// How often the bus is probed.
     pub probe_interval: Duration,
 }
@@ -120,6 +132,7 @@ impl Node {
             registry,
             revocations,
             refusals: RefusalLog::new(),
+            rates: ChannelRates::default(),
             started: Instant::now(),
             settings: RwLock::new(Arc::new(settings)),
             config: RwLock::new(config),

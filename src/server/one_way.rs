@@ -156,7 +156,7 @@ impl Client {
         origin: Origin,
         stream: Stream,
     ) -> Self {
-        let mut begin = head(kind, &origin);
+        let mut begin = head(kind, &origin, node.settings().credentials);
         begin.extend_from_slice(&kind.note(&node, Note::Begin, opening.start));
         node.metrics.resumed(opening.resume.as_str());
         if !matches!(opening.resume, Resume::None | Resume::Ok) {
@@ -286,7 +286,7 @@ impl Drop for Client {
     }
 }
 
-fn head(kind: Kind, origin: &Origin) -> Vec<u8> {
+fn head(kind: Kind, origin: &Origin, credentials: bool) -> Vec<u8> {
     let mut head = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: {}\r\nCache-Control: no-store\r\nX-Accel-Buffering: no\r\nConnection: close\r\nVary: Origin\r\n",
         kind.media_type()
@@ -297,6 +297,9 @@ fn head(kind: Kind, origin: &Origin) -> Vec<u8> {
         head.extend_from_slice(b"Access-Control-Allow-Origin: ");
         head.extend_from_slice(origin.as_bytes());
         head.extend_from_slice(b"\r\n");
+        if credentials {
+            head.extend_from_slice(b"Access-Control-Allow-Credentials: true\r\n");
+        }
     }
     head.extend_from_slice(b"\r\n");
     head

@@ -25,7 +25,7 @@ pub(super) async fn publish(
     let body = read_body(body, settings.body_bytes, settings.body_timeout).await?;
     let content_type = content_type(&parts.headers)?;
     let intake = intake::parse(content_type, &parts.headers, &body, &settings.intake).map_err(refused)?;
-    answer(node, intake, ack).await
+    answer(node, settings, intake, ack).await
 }
 
 /// `POST /v1/channels/{channel}`: the body is the data.
@@ -42,12 +42,13 @@ pub(super) async fn publish_raw(
     let content_type = content_type(&parts.headers)?;
     let draft = intake::parse_raw(channel, query, content_type, &parts.headers, &body, &settings.intake)
         .map_err(refused)?;
-    answer(node, intake::Intake { entries: vec![Ok(draft)], single: true }, ack).await
+    answer(node, settings, intake::Intake { entries: vec![Ok(draft)], single: true }, ack).await
 }
 
 /// Publishes what can be, and answers for each entry.
 pub(super) async fn answer(
     node: &Node,
+    settings: &Settings,
     intake: intake::Intake,
     ack: Ack,
 ) -> Result<Response<Full<Bytes>>, ApiError> {
@@ -55,7 +56,10 @@ pub(super) async fn answer(
     let mut drafts = Vec::with_capacity(intake.entries.len());
     for (index, entry) in intake.entries.into_iter().enumerate() {
         match entry {
-            Ok(draft) => drafts.push(draft),
+            Ok(draft) => match node.rates.check(settings, &draft) {
+                Ok(()) => drafts.push(draft),
+                Err(error) => errors.push((index, error)),
+            },
             Err(error) => errors.push((index, error)),
         }
     }
@@ -202,6 +206,9 @@ pub(super) fn content_type(headers: &HeaderMap) -> Result<Option<&str>, ApiError
 pub(super) fn refused(error: EntryError) -> ApiError {
     let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_REQUEST);
     let mut api_error = ApiError::new(status, error.code, error.message);
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        api_error = api_error.with_header(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
     api_error.field = error.field.map(str::to_owned);
     api_error
 }

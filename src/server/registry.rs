@@ -1,6 +1,7 @@
 //! The open client connections, so that they can be closed one by one or all together, and counted.
 
 use super::close::CloseReason;
+use super::offenders::Offenders;
 use super::rate::Rate;
 use crate::auth::Identity;
 use crate::event::ConnectionId;
@@ -20,6 +21,7 @@ pub struct Registry {
     handles: Mutex<HashMap<u64, Arc<Handle>, foldhash::fast::RandomState>>,
     by_ip: Mutex<HashMap<IpAddr, usize, foldhash::fast::RandomState>>,
     handshakes: Mutex<HashMap<IpAddr, Rate, foldhash::fast::RandomState>>,
+    offenders: Offenders,
     open: AtomicUsize,
 }
 
@@ -105,6 +107,15 @@ pub struct Admission {
     ip: Option<IpAddr>,
 }
 
+impl Admission {
+    /// Notes that the client has misbehaved.
+    pub fn offend(&self) {
+        if let Some(ip) = self.ip {
+            self.registry.offenders.note(ip, Instant::now());
+        }
+    }
+}
+
 impl Drop for Admission {
     fn drop(&mut self) {
         self.registry.open.fetch_sub(1, Ordering::Relaxed);
@@ -155,6 +166,7 @@ impl Registry {
             handles: Mutex::default(),
             by_ip: Mutex::default(),
             handshakes: Mutex::default(),
+            offenders: Offenders::default(),
             open: AtomicUsize::new(0),
         })
     }
@@ -162,6 +174,11 @@ impl Registry {
     /// The node's name.
     pub fn node(&self) -> &str {
         &self.node
+    }
+
+    /// Who has misbehaved of late.
+    pub(super) fn offenders(&self) -> &Offenders {
+        &self.offenders
     }
 
     /// Admits a connection within the limits.
@@ -175,6 +192,7 @@ impl Registry {
         }
         if let Some(ip) = ip {
             if limits.handshakes_per_ip > 0 && !self.may_connect(ip, limits.handshakes_per_ip) {
+                self.offenders.note(ip, Instant::now());
                 return Err(Refused::TooOften);
             }
             let mut by_ip = self.by_ip();

@@ -32,6 +32,8 @@ pub(super) fn settings(config: &Config, keys: Keys) -> Settings {
             uids: config.admin.allowed_uids.clone(),
             token: keys.admin_token,
         },
+        credentials: config.takes_cookies() && !client.allowed_origins.is_empty(),
+        proxies: client.trusted_proxies.clone(),
         origins: if client.allowed_origins.is_empty() {
             OriginPolicy::Default
         } else {
@@ -58,6 +60,9 @@ pub(super) fn settings(config: &Config, keys: Keys) -> Settings {
         connections_per_ip: limits.connections_per_ip.map_or(0, |most| most.get()),
         handshakes_per_ip: limits.handshakes_per_ip.map_or(0, |most| most.get()),
         messages_per_second: limits.messages_per_second.map_or(0, |most| most.get()),
+        bytes_per_second: u32::try_from(limits.bytes_per_second.0).unwrap_or(u32::MAX),
+        offences_per_ip: limits.offences_per_ip.map_or(0, |most| most.get()),
+        ban: limits.ban,
         probe_interval: config.bus.probe_interval,
     }
 }

@@ -281,6 +281,15 @@ async fn the_app_cuts_off_a_user_and_revokes_a_token() {
     assert_eq!(disconnect(json!({"user": "ann"})).await.success()["disconnected"], 1);
     assert_eq!(two.closed().await, 4100);
     WebSocketClient::open(&address, &target(&second)).await.expect("subscribed").await;
+    assert_eq!(disconnect(json!({"jti": "a\nb"})).await.refusal(400), "invalid_parameter");
     assert_eq!(disconnect(json!({})).await.refusal(400), "invalid_parameter");
     assert_eq!(disconnect(json!({"user": "a", "jti": "b"})).await.refusal(400), "invalid_parameter");
+    let mut sidecar = sidecar;
+    sidecar.kill_and_start_again().await;
+    assert_eq!(
+        status(&sidecar, Transport::Poll, &format!("channel=a&token={first}")).await,
+        401,
+        "still revoked"
+    );
+    assert_eq!(status(&sidecar, Transport::Poll, &format!("channel=a&token={second}")).await, 200);
 }

@@ -188,6 +188,17 @@ async fn a_cookie_counts_only_for_pages_that_may_come() {
     {
         assert_eq!(handshake(&sidecar, "/v1/ws?channel=a", &with(origin)).await, 403, "{origin:?}");
     }
+    for target in ["/v1/poll?channel=a&timeout=0", "/v1/sse?channel=a"] {
+        let mut connection = Connection::open(&sidecar.whereabouts().client()).await.expect("connected");
+        let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\n{}\r\n", with("https://app.example.com"));
+        connection.write(request.as_bytes()).await.expect("written");
+        let head = within(target, connection.read_head()).await.expect("answered");
+        assert_eq!(
+            (head.status, head.header("access-control-allow-credentials")),
+            (200, Some("true")),
+            "{target}"
+        );
+    }
     // Who sends no origin is no browser, and needs a token like everybody.
     let bare = format!("Cookie: session={token}\r\n");
     assert_eq!(handshake(&sidecar, "/v1/ws?channel=a", &bare).await, 101);

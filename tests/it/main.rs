@@ -57,6 +57,8 @@ mod durability;
 mod exactness;
 /// What a client may take, and how one is cut off.
 mod limits;
+/// Who takes too much, by address, by bytes and by channel, also behind a proxy.
+mod limits_by_whom;
 /// Clients that do not read.
 mod slow_clients;
 

@@ -20,7 +20,8 @@ impl Session {
         }
         let settings = self.node.settings();
         let draft = read_message(message, &settings.intake).and_then(|mut draft| {
-            sign(&self.node, &settings, &self.access, &self.registration, &mut draft).map(|()| draft)
+            sign(&self.node, &settings, &self.access, &self.registration, &mut draft)?;
+            self.node.rates.check(&settings, &draft).map(|()| draft)
         });
         let mut draft = match draft {
             Ok(draft) => draft,

@@ -60,8 +60,9 @@ pub(super) struct Session {
     /// Events to be sent before the live ones.
     pub(super) first: Vec<Arc<Shown>>,
     rate: Rate,
+    bytes: Rate,
     heard: Instant,
-    _admission: Admission,
+    admission: Admission,
 }
 
 /// Why a session ends.
@@ -124,10 +125,11 @@ impl Session {
             work: None,
             first: Vec::new(),
             rate: Rate::new(settings.messages_per_second, std::time::Instant::now()),
+            bytes: Rate::new(settings.bytes_per_second, std::time::Instant::now()),
             heard: Instant::now(),
             node,
             access: Access::Pending,
-            _admission: admission,
+            admission,
         };
         session.admit(access);
         if let Some(opening) = opening {
@@ -177,6 +179,9 @@ impl Session {
             End::Broken => return,
             End::Closed(code) => last.extend_from_slice(&close_reply(code)),
             End::Close(reason) => {
+                if reason == CloseReason::RateLimited {
+                    self.admission.offend();
+                }
                 self.node.metrics.closed(reason.code());
                 last = bye(reason.code(), reason.reason(), reason.retry());
             }
@@ -287,6 +292,10 @@ impl Session {
     fn hear(&mut self, mut input: &mut [u8]) -> Result<(), End> {
         self.heard = Instant::now();
         let now = self.heard.into_std();
+        // One read is far below a second's worth of any sensible limit.
+        if !self.bytes.take_many(input.len() as u32, now) {
+            return Err(End::Close(CloseReason::RateLimited));
+        }
         loop {
             let incoming = match self.decoder.next(&mut input) {
                 Ok(Some(incoming)) => incoming,

@@ -96,6 +96,11 @@ impl WebSocketClient {
         self.stream.send(message).await.expect("the connection is open");
     }
 
+    /// Sends a message to a node that may have closed.
+    pub(crate) async fn send_if_open(&mut self, message: &Value) {
+        let _ = self.stream.send(Message::text(message.to_string())).await;
+    }
+
     /// The next message of the protocol; pings and pongs of the framing are not told.
     pub(crate) async fn try_next(&mut self) -> Result<Value, Ended> {
         loop {
