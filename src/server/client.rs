@@ -32,10 +32,7 @@ impl Client {
         let settings = self.node.settings();
         let origin = match settings.origins.check(&request, peer) {
             Ok(origin) => origin,
-            Err(error) => {
-                self.node.metrics.error(error.code);
-                return error.into();
-            }
+            Err(error) => return Reply::Http(self.node.refused(error)),
         };
         let result = if request.method() == Method::OPTIONS {
             Ok(Reply::Http(preflight(request.headers())))
@@ -45,10 +42,7 @@ impl Client {
         let mut response = match result {
             Ok(Reply::Http(response)) => response,
             Ok(takeover) => return takeover,
-            Err(error) => {
-                self.node.metrics.error(error.code);
-                error.into_response()
-            }
+            Err(error) => self.node.refused(error),
         };
         allow_origin(response.headers_mut(), &origin);
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
