@@ -4,7 +4,7 @@
 set -euo pipefail
 
 # A command that shows that a package is there, and the package.
-needs=(cc:build-essential pkg-config:pkg-config curl:curl python3:python3 chromium:chromium)
+needs=(cc:build-essential pkg-config:pkg-config curl:curl python3:python3 chromium:chromium faketime:faketime)
 if [[ "${1:-}" == --bench ]]; then
     needs+=(nginx:nginx)
 fi
@@ -27,6 +27,10 @@ fi
 
 as_root=()
 if [[ $EUID -ne 0 ]]; then
+    if ! command -v sudo >/dev/null; then
+        echo "missing: ${packages[*]}; there is no sudo to install them with: run this as root" >&2
+        exit 1
+    fi
     as_root=(sudo)
 fi
 echo "installing: ${packages[*]}"

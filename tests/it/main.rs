@@ -33,12 +33,16 @@ mod history;
 /// How what is kept goes away: by age, by rule, by bytes.
 mod retention;
 
+/// A wall clock that jumps.
+mod clock;
 /// What was acknowledged survives `kill -9` and a full disk.
 mod durability;
 /// Each event once and in order, whatever breaks.
 mod exactness;
 /// What a client may take, and how one is cut off.
 mod limits;
+/// Many replays, many channels: what they cost.
+mod scale;
 /// Clients that do not read.
 mod slow_clients;
 
