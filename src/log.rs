@@ -185,6 +185,11 @@ impl Log {
         self.shared().sync()
     }
 
+    /// Whether an append would succeed, for after one that did not: writes to the disk, and nothing to the log.
+    pub fn try_out(&self) -> Result<(), AppendError> {
+        self.shared().try_out()
+    }
+
     /// What a client that comes back with a cursor is told, and where it reads on.
     pub fn resume(&self, interest: &Interest, cursor: Cursor) -> Resume {
         self.shared().resume(interest, cursor)

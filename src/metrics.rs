@@ -133,7 +133,7 @@ pub struct LogMetrics {
     pub oldest_timestamp_seconds: IntGauge,
     /// Disk space given back by expiry so far.
     pub reclaimed_bytes: IntGauge,
-    /// Damaged blocks and files that were set aside.
+    /// Damaged places that were passed over, and files that were put aside.
     pub damaged: IntGauge,
     /// Journals that wait to be packed.
     pub waiting_journals: IntGauge,
@@ -253,7 +253,11 @@ impl Metrics {
                     "log_reclaimed_bytes",
                     "Disk space given back by expiry since the start",
                 ),
-                damaged: gauge(&registry, "log_damaged", "Damaged blocks and files that were set aside"),
+                damaged: gauge(
+                    &registry,
+                    "log_damaged",
+                    "Damaged places of the log that were passed over, and files that were put aside",
+                ),
                 waiting_journals: gauge(&registry, "log_waiting_journals", "Journals that wait to be packed"),
             },
             uptime_seconds: gauge(&registry, "uptime_seconds", "Seconds since the start"),

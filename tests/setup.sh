@@ -9,7 +9,7 @@ cache=${CACHE:-$(cd "$(dirname "$0")/.." && pwd)/.cache}
 nats_version=2.15.1
 
 # A command that shows that a package is there, and the package.
-needs=(cc:build-essential pkg-config:pkg-config curl:curl openssl:openssl python3:python3 chromium:chromium
+needs=(cc:build-essential pkg-config:pkg-config curl:curl openssl:openssl python3:python3 chromium:chromium faketime:faketime
     redis-server:redis-server redis-cli:redis-tools redis-benchmark:redis-tools)
 if [[ "${1:-}" == --bench ]]; then
     needs+=(nginx:nginx)
@@ -43,6 +43,10 @@ refuse_services() {
 if [[ ${#packages[@]} -gt 0 ]]; then
     as_root=(env)
     if [[ $EUID -ne 0 ]]; then
+        if ! command -v sudo >/dev/null; then
+            echo "missing: ${packages[*]}; there is no sudo to install them with: run this as root" >&2
+            exit 1
+        fi
         as_root=(sudo)
     fi
     echo "installing: ${packages[*]}"

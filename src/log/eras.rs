@@ -122,6 +122,11 @@ impl Eras {
         begin
     }
 
+    /// The position after which the events of the era that goes on now come.
+    pub(super) fn begin_of_current(&self) -> Position {
+        self.current().after
+    }
+
     /// Notes that the bus no longer had what stood in (`after`, `up_to`].
     pub(super) fn add_gap(&mut self, gap: Hole) {
         self.gaps.push(gap);

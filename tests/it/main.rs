@@ -51,6 +51,8 @@ mod auth_tokens;
 /// TLS on every listener: certificates that are replaced, and clients that must show one.
 mod tls;
 
+/// A wall clock that jumps.
+mod clock;
 /// What was acknowledged survives `kill -9` and a full disk.
 mod durability;
 /// Each event once and in order, whatever breaks.
