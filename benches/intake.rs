@@ -65,6 +65,7 @@ fn event() -> Event {
         tags,
         expiry: Expiry::Live,
         exclude: None,
+        from: None,
     }
 }
 

@@ -3,8 +3,10 @@
 mod address;
 mod bench;
 mod check_config;
+mod credential;
 mod echo;
 mod error;
+mod explain;
 mod health;
 mod history;
 mod http;
@@ -14,6 +16,7 @@ mod publish;
 mod run;
 mod subscribe;
 mod time;
+mod token;
 mod websocket;
 mod wire;
 
@@ -21,10 +24,12 @@ pub use address::{NodeAddress, NodeAddressError};
 pub use bench::BenchArgs;
 pub use check_config::CheckConfigArgs;
 pub use error::CliError;
+pub use explain::ExplainArgs;
 pub use health::HealthArgs;
 pub use history::HistoryArgs;
 pub use publish::PublishArgs;
 pub use subscribe::SubscribeArgs;
+pub use token::TokenArgs;
 
 use crate::config::{Flag, ListenAddress, Sources};
 use clap::{Args, Parser, Subcommand};
@@ -71,6 +76,10 @@ pub enum Tool {
     Bench(BenchArgs),
     /// Succeed while a node is ready
     Health(HealthArgs),
+    /// Make a token for development
+    Token(TokenArgs),
+    /// Say what a token allows on a channel, and why not
+    Explain(ExplainArgs),
 }
 
 impl Tool {
@@ -83,6 +92,8 @@ impl Tool {
             Self::History(args) => history::run(args).await,
             Self::Bench(args) => bench::run(args).await,
             Self::Health(args) => health::run(args).await,
+            Self::Token(args) => token::run(args),
+            Self::Explain(args) => explain::run(args).await,
         };
         match result {
             Ok(()) => ExitCode::SUCCESS,
@@ -238,6 +249,9 @@ mod tests {
             "bench --clients 5 --rate 100 --seconds 2 --size 64",
             "health --admin 127.0.0.1:7090",
             "echo --listen 127.0.0.1:9001",
+            "token --sub ann --allow user.{sub}.>=sub,history --expires-in 10m --jti x",
+            "token --admin",
+            "explain --token a.b.c user.ann.>",
         ] {
             let words = std::iter::once("sidewire").chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_ok(), "{line}");
@@ -258,7 +272,8 @@ mod tests {
             "subscribe a --history 5 --since 10m",
             "health --admin https://a:1",
             "echo",
-            "token",
+            "token --allow a=fly",
+            "explain",
         ] {
             let words = std::iter::once("sidewire").chain(line.split_whitespace());
             assert!(Cli::try_parse_from(words).is_err(), "{line:?}");

@@ -6,6 +6,7 @@
 mod bus;
 mod bus_url;
 mod channel_rule;
+mod grants;
 mod later;
 mod listen;
 mod logging;
@@ -18,25 +19,36 @@ mod sections;
 mod setting;
 mod sync;
 mod web;
+mod webhook;
 
 pub use bus::{BusChannel, BusMode, BusStorage, Namespace};
 pub use bus_url::{BusUrl, HostPort, Login, NatsUrl, RedisTopology, RedisUrl};
 pub use channel_rule::ChannelRule;
+pub use grants::Grants;
 pub use listen::{ListenAddress, SocketMode};
 pub use logging::{LogFilter, LogFormat};
 pub use problem::{ConfigError, Fault, Problem, Source, environment_name};
 pub use quantity::{ByteSize, QuantityError, format_duration, parse_duration};
 pub use route::Route;
 pub use sections::{
-    AdminConfig, AppConfig, BusConfig, ClientConfig, LimitsConfig, LogConfig, QueueConfig, TelemetryConfig,
+    AdminConfig, AppConfig, AuthConfig, BusConfig, ClientConfig, LimitsConfig, LogConfig, QueueConfig,
+    TelemetryConfig, WebhookConfig,
 };
 pub use sync::LogSync;
 pub use web::{AllowedOrigin, HostName};
+pub use webhook::{SessionHeader, SessionOnError};
 
 use crate::event::Channel;
 use reader::Reader;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The least that RFC 7518 (section 3.2) asks of a secret for HS256.
+const MIN_SECRET_BYTES: usize = 32;
+
+/// Clocks that differ by more are broken.
+const MAX_LEEWAY: Duration = Duration::from_secs(300);
 
 /// The configuration of one node.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -47,6 +59,10 @@ pub struct Config {
     pub client: ClientConfig,
     /// `[admin]`
     pub admin: AdminConfig,
+    /// `[auth]`
+    pub auth: AuthConfig,
+    /// `[auth.webhook]`
+    pub webhook: WebhookConfig,
     /// `[log]`
     pub log: LogConfig,
     /// `[bus]`
@@ -123,6 +139,8 @@ impl Config {
             AppConfig::KEYS,
             ClientConfig::KEYS,
             AdminConfig::KEYS,
+            AuthConfig::KEYS,
+            WebhookConfig::KEYS,
             LogConfig::KEYS,
             BusConfig::KEYS,
             QueueConfig::KEYS,
@@ -140,10 +158,13 @@ impl Config {
     /// The configuration as in force, as an operator would write it, its secrets masked.
     pub fn to_json(&self) -> serde_json::Value {
         use setting::Setting as _;
+        let mut auth = self.auth.show();
+        auth["webhook"] = self.webhook.show();
         serde_json::json!({
             "app": self.app.show(),
             "client": self.client.show(),
             "admin": self.admin.show(),
+            "auth": auth,
             "log": self.log.show(),
             "bus": self.bus.show(),
             "queue": self.queue.show(),
@@ -151,6 +172,22 @@ impl Config {
             "channels": self.channels.show(),
             "telemetry": self.telemetry.show(),
         })
+    }
+
+    /// Whether the client listener asks who comes.
+    pub fn asks_who_comes(&self) -> bool {
+        let Self { auth, .. } = self;
+        self.identifies() || !auth.anonymous.0.is_empty() || !auth.default.0.is_empty()
+    }
+
+    /// Whether a client can show who it is.
+    fn identifies(&self) -> bool {
+        let Self { auth, .. } = self;
+        auth.secret.is_some()
+            || !auth.secret_file.as_os_str().is_empty()
+            || !auth.public_key_file.as_os_str().is_empty()
+            || auth.jwks_url.is_some()
+            || self.webhook.url.is_some()
     }
 
     /// What is allowed and yet worth a second thought.
@@ -166,8 +203,19 @@ impl Config {
                 ));
             }
         }
-        for address in self.client.listen.iter().filter(|address| !address.is_local()) {
+        let open = |address: &&ListenAddress| !address.is_local() && !self.asks_who_comes();
+        for address in self.client.listen.iter().filter(open) {
             warnings.push(format!("client.listen: everybody who can reach {address} can read every channel"));
+        }
+        if let Some(url) = self.webhook.url.as_ref().filter(|url| url.is_plain() && !url.is_loopback()) {
+            warnings.push(format!(
+                "auth.webhook.url: the sessions of clients go to {url} without TLS; they are sent to private addresses only"
+            ));
+        }
+        if self.auth.secret.as_ref().is_some_and(|secret| secret.expose().len() < MIN_SECRET_BYTES) {
+            warnings.push(format!(
+                "auth.secret: is shorter than {MIN_SECRET_BYTES} bytes, so whoever has a token can find it by trying; write random ones, such as `openssl rand -hex 32` prints"
+            ));
         }
         if self.log.sync == LogSync::Never {
             warnings.push("log.sync: \"never\" may lose acknowledged events when the power fails".into());
@@ -182,6 +230,8 @@ impl Config {
             app: AppConfig::read(&mut reader),
             client: ClientConfig::read(&mut reader),
             admin: AdminConfig::read(&mut reader),
+            auth: AuthConfig::read(&mut reader),
+            webhook: WebhookConfig::read(&mut reader),
             log: LogConfig::read(&mut reader),
             bus: BusConfig::read(&mut reader),
             queue: QueueConfig::read(&mut reader),
@@ -200,6 +250,8 @@ impl Config {
     fn check(&self, reader: &mut Reader) {
         self.check_listeners(reader);
         self.bus.check(reader);
+        self.check_auth(reader);
+        self.check_tls(reader);
         for (index, route) in self.client.routes.iter().enumerate() {
             if self.client.routes[..index].iter().any(|earlier| earlier.same_paths_as(route)) {
                 reader.refuse(
@@ -250,13 +302,72 @@ impl Config {
         }
     }
 
+    fn check_auth(&self, reader: &mut Reader) {
+        let auth = &self.auth;
+        if auth.secret.is_some() && !auth.secret_file.as_os_str().is_empty() {
+            reader.refuse("auth.secret_file", "stands beside auth.secret; write one of them");
+        }
+        if let Some(url) = &auth.jwks_url
+            && url.is_plain()
+            && !url.is_loopback()
+        {
+            reader.refuse(
+                "auth.jwks_url",
+                "without TLS, keys may come from anybody on the way; write \"https://\"",
+            );
+        }
+        if self.webhook.url.is_some() && self.webhook.headers.is_empty() {
+            reader.refuse(
+                "auth.webhook.headers",
+                "names nothing that has a session; write one such as \"cookie\"",
+            );
+        }
+        if self.webhook.timeout.is_zero() {
+            reader.refuse("auth.webhook.timeout", "cannot be zero; write a duration such as \"2s\"");
+        }
+        if let Some(grant) = auth.anonymous.0.iter().find(|grant| grant.names_user()) {
+            reader.refuse(
+                "auth.anonymous",
+                format!("{:?} names a user, whom clients without a token do not have", grant.pattern()),
+            );
+        }
+        if auth.leeway > MAX_LEEWAY {
+            let most = format_duration(MAX_LEEWAY);
+            reader.refuse("auth.leeway", format!("lets expired tokens in for long; write at most {most:?}"));
+        }
+        if auth.timeout.is_zero() {
+            reader.refuse("auth.timeout", "cannot be zero; write a duration such as \"10s\"");
+        }
+        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        if !auth.cookie.bytes().all(is_token) {
+            reader.refuse(
+                "auth.cookie",
+                "is not the name of a cookie; write the name alone, such as \"session\"",
+            );
+        }
+    }
+
+    fn check_tls(&self, reader: &mut Reader) {
+        let (app, client, admin) = (&self.app, &self.client, &self.admin);
+        for (key, cert, private, ca) in [
+            ("app.tls_key_file", &app.tls_cert_file, &app.tls_key_file, &app.tls_client_ca_file),
+            ("client.tls_key_file", &client.tls_cert_file, &client.tls_key_file, &client.tls_client_ca_file),
+            ("admin.tls_key_file", &admin.tls_cert_file, &admin.tls_key_file, &admin.tls_client_ca_file),
+        ] {
+            let [cert, private, ca] = [cert, private, ca].map(|path| !path.as_os_str().is_empty());
+            if cert != private || (ca && !cert) {
+                reader.refuse(key, "goes with tls_cert_file; write both, or none of the TLS keys");
+            }
+        }
+    }
+
     fn check_listeners(&self, reader: &mut Reader) {
         let exposed = self.client.listen.iter().find(|address| !address.is_local());
-        if let Some(address) = exposed.filter(|_| !self.client.allow_anonymous) {
+        if let Some(address) = exposed.filter(|_| !self.client.allow_anonymous && !self.identifies()) {
             reader.refuse(
                 "client.listen",
                 format!(
-                    "{address} can be reached from other hosts, and no authentication is configured; listen on \"127.0.0.1:7080\", or set client.allow_anonymous = true to serve everybody who connects"
+                    "{address} can be reached from other hosts, and no authentication is configured; give a key under [auth], listen on \"127.0.0.1:7080\", or set client.allow_anonymous = true to serve everybody who connects"
                 ),
             );
         }

@@ -15,6 +15,9 @@ pub mod event;
 pub mod intake;
 pub mod publish;
 
+// Who may do what.
+pub mod auth;
+
 // The parts: who orders events, who keeps them, who fans them out. None knows another, but for the outbox,
 // which keeps what the bus has not taken.
 pub mod bus;

@@ -85,6 +85,7 @@ impl Publisher {
                 time: now,
                 tags: draft.tags,
                 exclude: draft.exclude,
+                from: draft.from,
             };
             let slot = receipt.as_ref().map(|receipt| match ack {
                 Ack::Bus => receipt.slot(index).insisting_on_bus(),

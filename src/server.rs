@@ -5,9 +5,11 @@
 //! answered by one of three handlers: [`App`], [`Client`] or [`Admin`]. A client that listens leaves hyper: its
 //! socket goes to a small task of its own (`websocket`, `one_way`), which writes through an `outlet`.
 
+mod access;
 mod admin;
 mod app;
 mod client;
+mod client_publish;
 mod close;
 mod connection;
 mod error;
@@ -21,17 +23,20 @@ mod outlet;
 mod poll;
 mod publish;
 mod rate;
+mod refusal_log;
 mod registry;
 mod request;
 mod request_subscription;
 mod stream;
+mod tls;
 mod websocket;
 
 pub use admin::Admin;
 pub use app::App;
 pub use client::Client;
 pub use connection::ConnectionLimits;
-pub use host::OriginPolicy;
+pub use host::{OriginPolicy, PrivateRules};
 pub use listener::{Address, Listener};
 pub use node::{Node, Settings};
 pub use registry::Registry;
+pub use tls::{Tls, TlsError, TlsOptions};

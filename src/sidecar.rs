@@ -6,14 +6,16 @@ mod settings;
 
 pub use backends::{nats_kept, nats_options, nats_patterns, redis_options};
 
+use crate::auth::{AuthError, Authority, Revocations};
 use crate::config::Config;
 use crate::hub::{Hub, RingLimits};
 use crate::log::{Log, LogObserver, LogOptions, OpenError, Rule};
 use crate::metrics::Metrics;
 use crate::publish::Publisher;
 use crate::replica::Replica;
-use crate::server::{Address, Admin, App, Client, Listener, Node, Registry};
+use crate::server::{Address, Admin, App, Client, Listener, Node, Registry, TlsError};
 use crate::subscribe::Source;
+use settings::Certificates;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -37,6 +39,7 @@ pub struct Sidecar {
     config: Config,
     listeners: JoinSet<()>,
     stopping: Stopping,
+    certificates: Certificates,
     probe: JoinHandle<()>,
 }
 
@@ -56,8 +59,17 @@ pub enum StartError {
     },
     /// The outbox cannot be opened.
     Outbox(crate::outbox::OpenError),
+    /// The keys of tokens cannot be used.
+    Auth(AuthError),
+    /// The certificates of the listeners cannot be used.
+    Tls(TlsError),
     /// The operating system refuses threads.
     Threads(io::Error),
+}
+
+/// Who decides what clients may do, with nobody connected; none where nobody is asked.
+pub(crate) fn authority(config: &Config) -> Result<Option<Arc<Authority>>, AuthError> {
+    settings::authority(config, &Arc::default(), None)
 }
 
 impl fmt::Display for StartError {
@@ -69,6 +81,8 @@ impl fmt::Display for StartError {
                 "cannot listen on {address}: {error}; choose another address with `{listener}.listen`, or stop what listens there"
             ),
             Self::Outbox(error) => write!(f, "the outbox cannot be opened: {error}"),
+            Self::Auth(error) => error.fmt(f),
+            Self::Tls(error) => write!(f, "TLS: {error}"),
             Self::Threads(error) => write!(f, "cannot start a thread: {error}"),
         }
     }
@@ -81,6 +95,9 @@ impl Sidecar {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let started = Instant::now();
         let metrics = Arc::new(Metrics::new());
+        let revocations = Arc::<Revocations>::default();
+        let keys = settings::keys(&config, &revocations, None).map_err(StartError::Auth)?;
+        let certificates = settings::certificates(&config).map_err(StartError::Tls)?;
         // Bound before the log is opened: a second process on the same addresses fails early and harms nothing.
         let bound = bind(&config)?;
         let options = log_options(&config, metrics.clone());
@@ -105,12 +122,13 @@ impl Sidecar {
             replica.health(),
             metrics,
             Registry::new(node_name()),
-            settings::settings(&config),
+            revocations,
+            settings::settings(&config, keys),
             config.to_json(),
         );
         let probe = tokio::spawn(keep_probing(node.clone()));
         let stopping = Stopping::default();
-        let listeners = serve(bound, &node, &config, &stopping);
+        let listeners = serve(bound, &node, &config, &certificates, &stopping);
         let stats = log.stats();
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
@@ -122,12 +140,28 @@ impl Sidecar {
             took_ms = started.elapsed().as_millis() as u64,
             "started"
         );
-        Ok(Self { node, replica, log, config, listeners, stopping, probe })
+        Ok(Self { node, replica, log, config, listeners, stopping, certificates, probe })
     }
 
-    /// Puts what can change while it runs in force: limits, origins, routes, heartbeats. Clients stay.
+    /// Puts what can change while it runs in force: limits, origins, routes, heartbeats, keys. Clients stay.
     pub fn reload(&mut self, mut config: Config) {
-        let fixed: [(&str, bool); 7] = [
+        let before = self.node.settings().authority.clone();
+        let keys = match settings::keys(&config, &self.node.revocations, before.as_deref()) {
+            Ok(keys) => keys,
+            Err(error) => {
+                tracing::error!("not reloaded, the old configuration stays in force: {error}");
+                return;
+            }
+        };
+        let tls_as_before = match settings::certificates(&config) {
+            Ok(certificates) => self.certificates.replace_by(&certificates),
+            Err(error) => {
+                tracing::error!("not reloaded, the old configuration stays in force: TLS: {error}");
+                return;
+            }
+        };
+        let fixed: [(&str, bool); 8] = [
+            ("tls_cert_file", !tls_as_before),
             (
                 "listen",
                 self.config.app.listen != config.app.listen
@@ -146,7 +180,7 @@ impl Sidecar {
         }
         // Its probes are counted on by the link.
         config.bus = self.config.bus.clone();
-        self.node.reload(settings::settings(&config), config.to_json());
+        self.node.reload(settings::settings(&config, keys), config.to_json());
         self.config = config;
         tracing::info!("configuration reloaded");
     }
@@ -215,11 +249,23 @@ fn bind(config: &Config) -> Result<Bound, StartError> {
     Ok(bound)
 }
 
-fn serve(bound: Bound, node: &Arc<Node>, config: &Config, stopping: &Stopping) -> JoinSet<()> {
+fn serve(
+    bound: Bound,
+    node: &Arc<Node>,
+    config: &Config,
+    certificates: &Certificates,
+    stopping: &Stopping,
+) -> JoinSet<()> {
     let limits = settings::connection_limits(config);
     let (app, client, admin) = (App::new(node.clone()), Client::new(node.clone()), Admin::new(node.clone()));
     let mut listeners = JoinSet::new();
     for (listener, socket) in bound {
+        let tls = match listener {
+            "app" => certificates.app.clone(),
+            "client" => certificates.client.clone(),
+            _ => certificates.admin.clone(),
+        };
+        let socket = socket.with_tls(tls);
         tracing::info!(listener, address = %socket.address(), "listening");
         let stopping = if listener == "client" { &stopping.clients } else { &stopping.others }.subscribe();
         match listener {

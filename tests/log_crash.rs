@@ -44,6 +44,7 @@ fn event(position: u64) -> Arc<Event> {
         tags: Tags::default(),
         expiry: Expiry::At(now() + 3_600_000),
         exclude: None,
+        from: None,
     })
 }
 

@@ -60,3 +60,11 @@ if [[ "$("$nats/bin/nats-server" --version 2>/dev/null)" != "nats-server: v$nats
     mkdir -p "$cache/tools/bin"
     ln -sf ../nats/bin/nats-server "$cache/tools/bin/nats-server"
 fi
+
+# Another implementation of tokens than ours, to hold ours against.
+tools=$(cd "$(dirname "$0")/.." && pwd)/.cache/python
+if ! "$tools/bin/python" -c 'import cryptography, jwt' 2>/dev/null; then
+    echo "installing: PyJWT"
+    python3 -m venv --clear "$tools"
+    "$tools/bin/python" -m pip --quiet --disable-pip-version-check install 'PyJWT[crypto]==2.10.1'
+fi

@@ -14,7 +14,7 @@
 
 use super::backend::{Content, Origin, Parcel};
 use crate::event::{
-    Channel, ConnectionId, Data, Event, EventId, EventName, Expiry, Json, Position, Tags, UnixMs,
+    Author, Channel, ConnectionId, Data, Event, EventId, EventName, Expiry, Json, Position, Tags, UnixMs,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -43,6 +43,11 @@ struct Ours<'a> {
     copy: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     exclude: Option<Cow<'a, str>>,
+    /// The connection and the user of the client that published it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    from: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    user: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "is_false")]
     bytes: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -64,6 +69,8 @@ impl Ours<'_> {
             given: false,
             copy: false,
             exclude: None,
+            from: None,
+            user: None,
             bytes: false,
             probe: None,
         }
@@ -116,6 +123,8 @@ pub fn write(parcel: &Parcel) -> Vec<u8> {
                     given: event.id_given,
                     copy: event.id.key() != event.id.as_str(),
                     exclude: event.exclude.as_ref().map(|id| id.as_str().into()),
+                    from: event.from.as_ref().map(|author| author.connection.as_str().into()),
+                    user: event.from.as_ref().and_then(|author| author.user.as_deref()).map(Cow::from),
                     bytes,
                     ..Ours::of(*origin)
                 },
@@ -247,6 +256,15 @@ fn from_node(read: &Read<'_>, ours: &str) -> Result<Content, &'static str> {
         },
         expiry: ours.expires.map_or(Expiry::Live, Expiry::At),
         exclude: ours.exclude.and_then(|text| ConnectionId::parse(&text).ok()),
+        from: match ours.from {
+            None => None,
+            Some(connection) => {
+                let connection =
+                    ConnectionId::parse(&connection).map_err(|_| "its sender has no connection")?;
+                let author = Author::new(ours.user.as_deref(), connection);
+                Some(Box::new(author.map_err(|_| "its sender has no user name")?))
+            }
+        },
     };
     let sequence = ours.seq.ok_or("it has no sequence number")?;
     Ok(Content::Event { event: Box::new(event), sender: Some((origin, sequence)) })
@@ -268,6 +286,7 @@ fn foreign(channel: &str, data: Data, read: &Read<'_>, now: UnixMs) -> Content {
         tags: read.tags().unwrap_or_default(),
         expiry: Expiry::At(UnixMs::MAX),
         exclude: None,
+        from: None,
     };
     Content::Event { event: Box::new(event), sender: None }
 }

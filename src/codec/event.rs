@@ -31,6 +31,10 @@ pub(super) fn json_len(event: &Event, cursor: Option<&str>) -> usize {
         length +=
             event.tags.iter().map(|(name, value)| string_len(name) + string_len(value) + 2).sum::<usize>();
     }
+    if let Some(author) = &event.from {
+        length += r#","from":{"connection":}"#.len() + string_len(author.connection.as_str());
+        length += author.user.as_deref().map_or(0, |user| r#""user":,"#.len() + string_len(user));
+    }
     length
 }
 
@@ -57,7 +61,21 @@ pub(super) fn write_json(out: &mut Vec<u8>, event: &Event, cursor: Option<&str>)
         out.push(b':');
         write_string(out, value);
     }
-    out.extend_from_slice(if event.tags.is_empty() { b"}" } else { b"}}" });
+    if !event.tags.is_empty() {
+        out.push(b'}');
+    }
+    if let Some(author) = &event.from {
+        out.extend_from_slice(br#","from":{"#);
+        if let Some(user) = &author.user {
+            out.extend_from_slice(br#""user":"#);
+            write_string(out, user);
+            out.push(b',');
+        }
+        out.extend_from_slice(br#""connection":"#);
+        write_string(out, author.connection.as_str());
+        out.push(b'}');
+    }
+    out.push(b'}');
 }
 
 /// How many bytes [`write_data`] writes.
@@ -99,7 +117,8 @@ pub(super) fn msgpack_len(event: &Event) -> usize {
 
 /// Writes the event as a MessagePack map with the members of the JSON object.
 pub(super) fn write_msgpack(out: &mut Vec<u8>, event: &Event, cursor: Option<&str>) {
-    write_map_len(out, 6 + usize::from(cursor.is_some()) + usize::from(!event.tags.is_empty()));
+    let optional = [cursor.is_some(), !event.tags.is_empty(), event.from.is_some()];
+    write_map_len(out, 6 + optional.into_iter().filter(|there| *there).count());
     for (name, text) in
         [("type", "event"), ("channel", event.channel.as_str()), ("event", event.name.as_str())]
     {
@@ -125,6 +144,18 @@ pub(super) fn write_msgpack(out: &mut Vec<u8>, event: &Event, cursor: Option<&st
         for (name, value) in event.tags.iter() {
             write_text(out, name);
             write_text(out, value);
+        }
+    }
+    if let Some(author) = &event.from {
+        write_text(out, "from");
+        write_map_len(out, 1 + usize::from(author.user.is_some()));
+        for (name, text) in
+            [("user", author.user.as_deref()), ("connection", Some(author.connection.as_str()))]
+        {
+            if let Some(text) = text {
+                write_text(out, name);
+                write_text(out, text);
+            }
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::event::{
-    Channel, Cursor, Data, Epoch, Event, EventId, EventName, Expiry, Json, Pattern, Position, Tags,
+    Author, Channel, ConnectionId, Cursor, Data, Epoch, Event, EventId, EventName, Expiry, Json, Pattern,
+    Position, Tags,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -26,6 +27,7 @@ fn event(data: Data, tags: &[(&str, &str)]) -> Event {
             .unwrap(),
         expiry: Expiry::Live,
         exclude: None,
+        from: None,
     }
 }
 
@@ -209,10 +211,12 @@ fn messages_of_clients() {
     let bytes = rmp_serde::to_vec(&json!({"type": "unsubscribe", "channels": "a"})).unwrap();
     let channels = vec![Pattern::parse("a").unwrap()];
     assert_eq!(ClientMessage::parse_msgpack(&bytes), Ok(ClientMessage::Unsubscribe { id: None, channels }));
-    assert_eq!(
-        ClientMessage::parse_json(r#"{"type":"publish","channel":"a","data":1}"#),
-        Ok(ClientMessage::Unavailable { id: None, kind: "publish" })
-    );
+    let text = r#"{"type":"publish","channel":"a","data":1,"echo":true}"#;
+    let message = ClientMessage::Publish { id: None, message: text.into(), echo: true };
+    assert_eq!(ClientMessage::parse_json(text), Ok(message));
+    let message = ClientMessage::parse_json(r#"{"type":"auth","id":1,"token":"geheim"}"#).unwrap();
+    assert!(matches!(&message, ClientMessage::Auth { token, .. } if token.expose() == "geheim"));
+    assert!(!format!("{message:?}").contains("geheim"));
 }
 
 #[test]
@@ -304,14 +308,21 @@ fn named(text: String) -> String {
 
 fn any_event() -> impl Strategy<Value = Event> {
     let tags = proptest::collection::vec((nasty_text().prop_map(named), nasty_text().prop_map(named)), 0..4);
-    (any::<u64>(), nasty_text(), nasty_text(), "[!-)+-=?-~]{1,20}", any_data(), any::<u64>(), tags).prop_map(
-        |(position, id, name, channel, data, time, tags)| Event {
+    let from = proptest::option::of((proptest::option::of(nasty_text()), nasty_text()));
+    let channel = "[!-)+-=?-~]{1,20}";
+    (any::<u64>(), nasty_text(), nasty_text(), channel, any_data(), any::<u64>(), tags, from).prop_map(
+        |(position, id, name, channel, data, time, tags, from)| Event {
             position: Position(position),
             id: EventId::parse(&named(id)).unwrap(),
             channel: Channel::parse(&channel).unwrap_or_else(|_| Channel::parse("c\"\\").unwrap()),
             name: EventName::parse(&named(name)).unwrap(),
             time,
             tags: Tags::from_pairs(tags).unwrap(),
+            from: from.map(|(user, connection)| {
+                let connection: String = named(connection).chars().take(10).collect();
+                let connection = ConnectionId::parse(&connection).unwrap();
+                Box::new(Author::new(user.map(named).as_deref(), connection).unwrap())
+            }),
             ..self::event(data, &[])
         },
     )
@@ -335,6 +346,12 @@ fn expected(event: &Event, cursor: &str) -> Value {
     if !event.tags.is_empty() {
         value["tags"] =
             event.tags.iter().map(|(name, value)| (name.to_owned(), Value::from(value))).collect();
+    }
+    if let Some(author) = &event.from {
+        value["from"] = json!({"connection": author.connection.as_str()});
+        if let Some(user) = &author.user {
+            value["from"]["user"] = Value::from(&**user);
+        }
     }
     value
 }

@@ -2,19 +2,10 @@
 
 /// Keys, and sections with all that is in them.
 const LATER: &[&str] = &[
-    "app.tls_cert_file",
-    "app.tls_key_file",
-    "app.token_file",
-    "client.tls_cert_file",
-    "client.tls_key_file",
     "client.trusted_proxies",
-    "admin.tls_cert_file",
-    "admin.tls_key_file",
     "log.encryption_key_file",
-    "auth",
     "presence",
     "channels.redact",
-    "channels.publish",
     "channels.rate",
     "channels.when_over",
     "telemetry.audit_file",
@@ -33,8 +24,8 @@ mod tests {
 
     #[test]
     fn a_section_takes_all_its_keys_along() {
-        assert!(is_later("auth"));
-        assert!(is_later("auth.webhook.url"));
+        assert!(is_later("presence"));
+        assert!(is_later("presence.ttl"));
         assert!(is_later("telemetry.audit_file"));
         assert!(!is_later("telemetry.audit_files"));
         assert!(!is_later("authors"));

@@ -3,6 +3,7 @@
 
 use super::bus::{BusChannel, BusMode, BusStorage, Namespace};
 use super::bus_url::BusUrl;
+use super::grants::Grants;
 use super::listen::{ListenAddress, SocketMode};
 use super::logging::{LogFilter, LogFormat};
 use super::quantity::ByteSize;
@@ -11,6 +12,8 @@ use super::route::Route;
 use super::setting::Setting;
 use super::sync::LogSync;
 use super::web::{AllowedOrigin, HostName};
+use super::webhook::{SessionHeader, SessionOnError};
+use crate::auth::{Algorithm, CallUrl};
 use crate::secret::Secret;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
@@ -51,6 +54,64 @@ section! {
         allowed_hosts: Vec<HostName>,
         /// Who may open it where it is a unix socket.
         socket_mode: SocketMode,
+        /// Its certificate, with those that it was signed with; no TLS if empty.
+        tls_cert_file: PathBuf,
+        /// The key of its certificate.
+        tls_key_file: PathBuf,
+        /// Who signs the certificates that callers must show; they need none if empty.
+        tls_client_ca_file: PathBuf,
+        /// The system users (by number) that are served where it is a unix socket; none for all that may open it.
+        allowed_uids: Vec<u32>,
+        /// The file with the token that everybody must show; none if empty.
+        token_file: PathBuf,
+    }
+}
+
+section! {
+    /// Who may do what on the client listener.
+    AuthConfig = "auth" {
+        /// The algorithms that tokens may be signed with; none for all that fit a configured key.
+        algorithms: Vec<Algorithm>,
+        /// A secret that is shared with the issuer.
+        secret: Option<Secret>,
+        /// The same in a file.
+        secret_file: PathBuf,
+        /// A public key of the issuer, in PEM.
+        public_key_file: PathBuf,
+        /// Where the issuer publishes its keys.
+        jwks_url: Option<CallUrl>,
+        /// The issuers that tokens may be of; none for any.
+        issuer: Vec<String>,
+        /// The audiences that tokens may be for; none for tokens that name none.
+        audience: Vec<String>,
+        /// How much the clocks of issuer and node may differ.
+        leeway: Duration,
+        /// Whether a token must end.
+        require_exp: bool,
+        /// The cookie that may hold a token; none if empty.
+        cookie: String,
+        /// How long a WebSocket client without a token may take to send one.
+        timeout: Duration,
+        /// What everybody with a token may do, besides what it says.
+        default: Grants,
+        /// What everybody without a token may do.
+        anonymous: Grants,
+    }
+}
+
+section! {
+    /// The app, asked who a client is.
+    WebhookConfig = "auth.webhook" {
+        /// Where it is asked; nowhere if empty.
+        url: Option<CallUrl>,
+        /// The headers of the client that it is shown.
+        headers: Vec<SessionHeader>,
+        /// How long it may take to answer.
+        timeout: Duration,
+        /// How long its answer counts for the same question.
+        cache: Duration,
+        /// What happens when it does not answer.
+        on_error: SessionOnError,
     }
 }
 
@@ -61,6 +122,12 @@ section! {
         listen: Vec<ListenAddress>,
         /// Who may open it where it is a unix socket.
         socket_mode: SocketMode,
+        /// Its certificate, with those that it was signed with; no TLS if empty.
+        tls_cert_file: PathBuf,
+        /// The key of its certificate.
+        tls_key_file: PathBuf,
+        /// Who signs the certificates that callers must show; they need none if empty.
+        tls_client_ca_file: PathBuf,
         /// Whether clients that nobody has identified are served from beyond this host.
         allow_anonymous: bool,
         /// Whose pages may connect. Empty: the listener's own, and loopback ones while it listens on loopback.
@@ -90,6 +157,16 @@ section! {
         allowed_hosts: Vec<HostName>,
         /// Who may open it where it is a unix socket.
         socket_mode: SocketMode,
+        /// Its certificate, with those that it was signed with; no TLS if empty.
+        tls_cert_file: PathBuf,
+        /// The key of its certificate.
+        tls_key_file: PathBuf,
+        /// Who signs the certificates that callers must show; they need none if empty.
+        tls_client_ca_file: PathBuf,
+        /// The system users (by number) that are served where it is a unix socket; none for all that may open it.
+        allowed_uids: Vec<u32>,
+        /// The file with the token that must be shown for all but the probes; none if empty.
+        token_file: PathBuf,
     }
 }
 

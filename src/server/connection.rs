@@ -59,6 +59,8 @@ pub struct Peer {
     pub local_ip: Option<std::net::IpAddr>,
     /// The address at the other end; none for a Unix socket.
     pub peer_ip: Option<std::net::IpAddr>,
+    /// The system user at the other end of a Unix socket.
+    pub peer_uid: Option<u32>,
 }
 
 /// Bounds on a connection.
@@ -91,7 +93,7 @@ pub(super) async fn serve<H: Handler>(
     limits: ConnectionLimits,
     mut stopping: watch::Receiver<bool>,
 ) {
-    let peer = Peer { local_ip: stream.local_ip(), peer_ip: stream.peer_ip() };
+    let peer = Peer { local_ip: stream.local_ip(), peer_ip: stream.peer_ip(), peer_uid: stream.peer_uid() };
     let state = Arc::<GuardState>::default();
     let slot = Slot::default();
     let service = RequestService { handler, peer, state: state.clone(), slot: slot.clone() };

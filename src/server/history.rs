@@ -1,9 +1,11 @@
 //! What is kept: queries, the newest event of a channel, deletion.
 
+use super::access::Access;
 use super::error::{ApiError, json, with_type};
 use super::node::Node;
 use super::request::Parameters;
 use super::request_subscription::Format;
+use crate::auth::Right;
 use crate::codec::{Encoding, Framing, ListEnd, Shown, list_body};
 use crate::event::{Channel, Interest, Pattern, Position};
 use crate::log::{Order, Query, ReadError};
@@ -19,16 +21,21 @@ const MAX_OFFSET: u64 = 100_000;
 /// Most channels and patterns of a query.
 const MAX_PATTERNS: usize = 1024;
 
-/// `GET /v1/events`. `only` narrows it to what a client may see.
+/// `GET /v1/events`. Where no channel is named, it is narrowed to what may be seen.
 pub(super) async fn events(
     node: &Arc<Node>,
     query: Option<&str>,
-    only: Option<&Interest>,
+    access: &Access,
 ) -> Result<Response<Full<Bytes>>, ApiError> {
     let parameters = Parameters::parse(query)?;
     let format = format(&parameters)?;
-    let patterns = parameters.patterns(MAX_PATTERNS)?;
-    debug_assert!(only.is_none(), "this version has no permissions");
+    let mut patterns = parameters.patterns(MAX_PATTERNS)?;
+    let allowed = if patterns.is_empty() {
+        access.all_with(Right::History).map(|all| patterns = all)
+    } else {
+        access.require(Right::History, &patterns)
+    };
+    allowed.map_err(|denied| node.denied(access, &denied))?;
     let position = |name| -> Result<Option<Position>, ApiError> {
         let Some(cursor) = parameters.cursor(name)? else { return Ok(None) };
         node.source.known_position(cursor).map(Some).ok_or_else(|| {
@@ -67,8 +74,10 @@ pub(super) async fn last(
     node: &Arc<Node>,
     channel: Channel,
     query: Option<&str>,
+    access: &Access,
 ) -> Result<Response<Full<Bytes>>, ApiError> {
     let format = format(&Parameters::parse(query)?)?;
+    access.require_channel(Right::History, &channel).map_err(|denied| node.denied(access, &denied))?;
     let log = node.source.log.clone();
     let name = channel.clone();
     let Some(event) = blocking(move || log.last(&name)).await? else {

@@ -2,6 +2,7 @@
 
 use super::connection::{ConnectionLimits, Handler, serve};
 use super::stream::Stream;
+use super::tls::Tls;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::fmt;
 use std::io;
@@ -10,7 +11,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -51,6 +52,7 @@ impl fmt::Display for Address {
 pub struct Listener {
     socket: Bound,
     address: Address,
+    tls: Option<Tls>,
 }
 
 enum Bound {
@@ -80,7 +82,7 @@ impl Listener {
                 socket.listen(BACKLOG)?;
                 let listener = TcpListener::from_std(socket.into())?;
                 let address = Address::Tcp(listener.local_addr()?);
-                Ok(Self { socket: Bound::Tcp(listener), address })
+                Ok(Self { socket: Bound::Tcp(listener), address, tls: None })
             }
             Address::Unix { path, mode } => {
                 remove_stale(path)?;
@@ -92,9 +94,18 @@ impl Listener {
                 std::fs::set_permissions(path, std::fs::Permissions::from_mode(*mode))?;
                 socket.listen(BACKLOG)?;
                 let listener = UnixListener::from_std(socket.into())?;
-                Ok(Self { socket: Bound::Unix { listener, _file: file }, address: address.clone() })
+                Ok(Self {
+                    socket: Bound::Unix { listener, _file: file },
+                    address: address.clone(),
+                    tls: None,
+                })
             }
         }
+    }
+
+    /// Speaks TLS where it is TCP: who can open a Unix socket is on this host.
+    pub fn with_tls(self, tls: Option<Tls>) -> Self {
+        Self { tls, ..self }
     }
 
     /// Where it listens: with the port that was taken.
@@ -121,7 +132,15 @@ impl Listener {
             match accepted {
                 Ok(stream) => {
                     pause = Duration::from_millis(5);
-                    connections.spawn(serve(stream, handler.clone(), limits, signal.clone()));
+                    match (stream, &self.tls) {
+                        (Stream::Tcp(socket), Some(tls)) => {
+                            let (tls, handler, signal) = (tls.clone(), handler.clone(), signal.clone());
+                            connections.spawn(serve_tls(socket, tls, handler, limits, signal));
+                        }
+                        (stream, _) => {
+                            connections.spawn(serve(stream, handler.clone(), limits, signal.clone()));
+                        }
+                    }
                 }
                 Err(error) if is_of_the_peer(&error) => {}
                 Err(error) => {
@@ -151,6 +170,23 @@ impl Listener {
             }
             Bound::Unix { listener, .. } => Ok(Stream::Unix(listener.accept().await?.0)),
         }
+    }
+}
+
+/// Shakes hands, then serves what comes out of TLS while it is carried.
+async fn serve_tls<H: Handler>(
+    socket: TcpStream,
+    tls: Tls,
+    handler: Arc<H>,
+    limits: ConnectionLimits,
+    stopping: watch::Receiver<bool>,
+) {
+    // Boxed, as both are over long before a client that stays is.
+    match Box::pin(tls.accept(socket, limits.header_timeout)).await {
+        Ok((stream, carried)) => {
+            tokio::join!(Box::pin(serve(stream, handler, limits, stopping)), Box::pin(carried));
+        }
+        Err(error) => tracing::debug!(%error, "no TLS handshake"),
     }
 }
 

@@ -1,9 +1,11 @@
 //! What the listeners share: the flows, the limits in force, the clients.
 
-use super::host::OriginPolicy;
+use super::host::{OriginPolicy, PrivateRules};
+use super::refusal_log::RefusalLog;
 use super::registry::Registry;
+use crate::auth::{Authority, Revocations};
 use crate::bus::{Bus, Inflow};
-use crate::config::Route;
+use crate::config::{ChannelRule, Route};
 use crate::intake::IntakeLimits;
 use crate::metrics::Metrics;
 use crate::publish::Publisher;
@@ -29,6 +31,9 @@ pub struct Node {
     pub metrics: Arc<Metrics>,
     /// The clients.
     pub registry: Arc<Registry>,
+    /// Tokens that count no longer.
+    pub revocations: Arc<Revocations>,
+    pub(super) refusals: RefusalLog,
     /// When it started.
     pub started: Instant,
     /// What can be changed while it runs.
@@ -44,12 +49,20 @@ pub struct Node {
 /// What can be changed while a node runs.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Host names of the app listener besides its own.
-    pub app_hosts: Vec<String>,
-    /// The same for the admin listener.
-    pub admin_hosts: Vec<String>,
+    /// Who may call the app listener.
+    pub app: PrivateRules,
+    /// Who may call the admin listener.
+    pub admin: PrivateRules,
     /// Which pages may use the client listener.
     pub origins: OriginPolicy,
+    /// Who says what clients may do; none lets everybody do everything.
+    pub authority: Option<Arc<Authority>>,
+    /// The cookie that may hold a token.
+    pub auth_cookie: Option<String>,
+    /// For the first message of a WebSocket client that brought no token.
+    pub auth_timeout: Duration,
+    /// The rules of channels, for clients that publish.
+    pub rules: Vec<ChannelRule>,
     /// The app's own URLs.
     pub routes: Vec<Route>,
     /// Between pings on a WebSocket; `None` sends none.
@@ -93,6 +106,7 @@ impl Node {
         health: Arc<Health>,
         metrics: Arc<Metrics>,
         registry: Arc<Registry>,
+        revocations: Arc<Revocations>,
         settings: Settings,
         config: serde_json::Value,
     ) -> Arc<Self> {
@@ -104,6 +118,8 @@ impl Node {
             health,
             metrics,
             registry,
+            revocations,
+            refusals: RefusalLog::new(),
             started: Instant::now(),
             settings: RwLock::new(Arc::new(settings)),
             config: RwLock::new(config),

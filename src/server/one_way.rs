@@ -1,6 +1,7 @@
 //! SSE and the NDJSON stream: a client that only listens. The socket was taken out of hyper; the answer's
 //! head is written here and its body ends with the connection (RFC 9112, section 6.3, rule 8).
 
+use super::access::Guest;
 use super::close::CloseReason;
 use super::connection::Takeover;
 use super::host::Origin;
@@ -12,6 +13,7 @@ use super::stream::Stream;
 use crate::codec::{Framing, Resume, Shown};
 use crate::event::{EventName, Position};
 use crate::metrics::Transport;
+use crate::publish::unix_ms;
 use crate::subscribe::{Opening, Subscription, open};
 use bytes::Bytes;
 use std::future::{Future, poll_fn};
@@ -118,12 +120,12 @@ pub(super) async fn begin(
     node: Arc<Node>,
     kind: Kind,
     asked: Asked,
+    guest: Guest,
     origin: Origin,
-    admission: Admission,
 ) -> Takeover {
     let opening = open(&node.source, &asked.request()).await;
     Box::new(move |stream, _unread| {
-        let client = Client::new(node, kind, asked, opening, origin, admission, stream);
+        let client = Client::new(node, kind, asked, guest, opening, origin, stream);
         tokio::spawn(client.run());
     })
 }
@@ -139,6 +141,8 @@ struct Client {
     first: Vec<Arc<Shown>>,
     bye: Option<CloseReason>,
     told: Position,
+    /// When its token ends.
+    until: Option<Pin<Box<Sleep>>>,
     _admission: Admission,
 }
 
@@ -147,9 +151,9 @@ impl Client {
         node: Arc<Node>,
         kind: Kind,
         asked: Asked,
+        guest: Guest,
         opening: Opening,
         origin: Origin,
-        admission: Admission,
         stream: Stream,
     ) -> Self {
         let mut begin = head(kind, &origin);
@@ -158,7 +162,8 @@ impl Client {
         if !matches!(opening.resume, Resume::None | Resume::Ok) {
             begin.extend_from_slice(&kind.note(&node, Note::Resume(opening.resume), opening.start));
         }
-        let registration = node.registry.register();
+        let registration = node.register(guest.access.identity());
+        let until = guest.access.lasts(unix_ms()).map(|left| Box::pin(tokio::time::sleep(left)));
         let mut subscription = Subscription::new(node.source.clone(), Some(registration.id()));
         for pattern in &asked.patterns {
             subscription.join(pattern, asked.filter.clone());
@@ -180,7 +185,8 @@ impl Client {
             first: opening.first,
             bye: None,
             told: opening.start,
-            _admission: admission,
+            until,
+            _admission: guest.admission,
         }
     }
 
@@ -200,6 +206,12 @@ impl Client {
             && let Poll::Ready(reason) = self.registration.handle().poll_closed(context)
         {
             self.bye = Some(reason);
+        }
+        if self.bye.is_none()
+            && let Some(until) = &mut self.until
+            && until.as_mut().poll(context).is_ready()
+        {
+            self.bye = Some(CloseReason::TokenExpired);
         }
         loop {
             while heartbeat.as_mut().poll(context).is_ready() {

@@ -45,7 +45,12 @@ pub(super) async fn publish_raw(
     answer(node, intake::Intake { entries: vec![Ok(draft)], single: true }, ack).await
 }
 
-async fn answer(node: &Node, intake: intake::Intake, ack: Ack) -> Result<Response<Full<Bytes>>, ApiError> {
+/// Publishes what can be, and answers for each entry.
+pub(super) async fn answer(
+    node: &Node,
+    intake: intake::Intake,
+    ack: Ack,
+) -> Result<Response<Full<Bytes>>, ApiError> {
     let mut errors: Vec<(usize, EntryError)> = Vec::new();
     let mut drafts = Vec::with_capacity(intake.entries.len());
     for (index, entry) in intake.entries.into_iter().enumerate() {
@@ -150,7 +155,8 @@ fn entry(node: &Node, published: &Published, ack: Ack) -> (StatusCode, String) {
     (status, serde_json::to_string(&entry).expect("four strings always serialize"))
 }
 
-fn error_code(outcome: Outcome, ack: Ack) -> (StatusCode, &'static str, &'static str) {
+/// The status, the code and the words for an event that was not published.
+pub(super) fn error_code(outcome: Outcome, ack: Ack) -> (StatusCode, &'static str, &'static str) {
     match outcome {
         Outcome::QueueFull => (
             StatusCode::SERVICE_UNAVAILABLE,
@@ -181,7 +187,8 @@ fn error_code(outcome: Outcome, ack: Ack) -> (StatusCode, &'static str, &'static
     }
 }
 
-fn content_type(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+/// The content type of a request.
+pub(super) fn content_type(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     headers.get(header::CONTENT_TYPE).map(HeaderValue::to_str).transpose().map_err(|_| {
         ApiError::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -191,14 +198,16 @@ fn content_type(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     })
 }
 
-fn refused(error: EntryError) -> ApiError {
+/// A refused entry as an answer.
+pub(super) fn refused(error: EntryError) -> ApiError {
     let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_REQUEST);
     let mut api_error = ApiError::new(status, error.code, error.message);
     api_error.field = error.field.map(str::to_owned);
     api_error
 }
 
-fn ack(query: Option<&str>) -> Result<Ack, ApiError> {
+/// The level of acknowledgement that a request asks for.
+pub(super) fn ack(query: Option<&str>) -> Result<Ack, ApiError> {
     if query.is_none() {
         return Ok(Ack::default());
     }

@@ -2,6 +2,7 @@
 
 use super::close::CloseReason;
 use super::rate::Rate;
+use crate::auth::Identity;
 use crate::event::ConnectionId;
 use futures_util::task::AtomicWaker;
 use std::collections::HashMap;
@@ -27,13 +28,30 @@ pub struct Registry {
 pub struct Handle {
     reason: AtomicU8,
     waker: AtomicWaker,
+    /// Who is at the other end; a WebSocket client may become somebody.
+    identity: Mutex<Option<Arc<Identity>>>,
 }
 
 impl Handle {
-    /// Tells the connection to close; the first reason counts.
-    pub fn close(&self, reason: CloseReason) {
-        let _ = self.reason.compare_exchange(0, reason.index(), Ordering::AcqRel, Ordering::Relaxed);
+    /// Tells the connection to close; the first reason counts. False when it was told before.
+    pub fn close(&self, reason: CloseReason) -> bool {
+        let told = self.reason.compare_exchange(0, reason.index(), Ordering::AcqRel, Ordering::Relaxed);
         self.waker.wake();
+        told.is_ok()
+    }
+
+    /// Notes who is at the other end.
+    pub fn identify(&self, identity: Arc<Identity>) {
+        *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = Some(identity);
+    }
+
+    fn is(&self, whom: Whom<'_>) -> bool {
+        let identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(identity) = &*identity else { return false };
+        match whom {
+            Whom::User(user) => identity.user.as_deref() == Some(user),
+            Whom::Token(id) => identity.token_id.as_deref() == Some(id),
+        }
     }
 
     /// Ready when it was told to close.
@@ -70,6 +88,15 @@ impl Drop for Registration {
     fn drop(&mut self) {
         self.registry.handles().remove(&self.serial);
     }
+}
+
+/// Several connections at once.
+#[derive(Clone, Copy, Debug)]
+pub enum Whom<'a> {
+    /// All of a user.
+    User(&'a str),
+    /// All that came with the token of this id.
+    Token(&'a str),
 }
 
 /// A place among the connections that are allowed at a time.
@@ -195,6 +222,13 @@ impl Registry {
             }
             None => false,
         }
+    }
+
+    /// Closes all connections of somebody; how many those were.
+    pub fn disconnect_all(&self, whom: Whom<'_>, reason: CloseReason) -> usize {
+        // Told after the lock is released: a connection that ends takes it.
+        let handles: Vec<_> = self.handles().values().filter(|handle| handle.is(whom)).cloned().collect();
+        handles.iter().filter(|handle| handle.close(reason)).count()
     }
 
     /// Tells all clients to go elsewhere, evenly over `spread`, so that they do not come back all at once;

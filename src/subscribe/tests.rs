@@ -50,6 +50,7 @@ impl Bench {
                 tags: Tags::default(),
                 expiry: Expiry::At(u64::MAX),
                 exclude: exclude.cloned(),
+                from: None,
             };
             self.next = self.next.next();
             group.push(Arc::new(event));
@@ -73,6 +74,7 @@ impl Bench {
             tags: Tags::default(),
             expiry: Expiry::At(u64::MAX),
             exclude: None,
+            from: None,
         }
     }
 

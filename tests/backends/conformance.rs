@@ -1,6 +1,6 @@
 //! What every backend must do. [`conformance!`] makes tests of it for one kind of server.
 
-use crate::wait::{eventually, within};
+use crate::servers::wait::{eventually, within};
 use bytes::Bytes;
 use sidewire::bus::backend::{
     Arrival, Backend, Content, LinkError, Opened, Origin, Parcel, SendError, Sender as _, Start, Tail as _,
@@ -62,6 +62,7 @@ fn event(id: &str, data: Data) -> Event {
         tags: Tags::default(),
         expiry: Expiry::At(1_800_000_060_000),
         exclude: None,
+        from: None,
     }
 }
 

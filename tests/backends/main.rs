@@ -15,5 +15,3 @@ mod redis_pubsub;
 mod redis_stream;
 #[path = "../servers/mod.rs"]
 mod servers;
-
-use servers::wait;

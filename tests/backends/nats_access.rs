@@ -2,7 +2,7 @@
 
 use crate::conformance::{numbered, open, send, senders};
 use crate::nats_servers::{Certificates, NatsServer, NatsSetup, core, free_port, jetstream};
-use crate::wait::within;
+use crate::servers::wait::within;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use nkeys::KeyPair;

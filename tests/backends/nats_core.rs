@@ -2,7 +2,7 @@
 
 use crate::conformance::{Server, conformance, is_event, numbered, open, send, senders, take};
 use crate::nats_servers::{NatsServer, NatsSetup, core, settle};
-use crate::wait::within;
+use crate::servers::wait::within;
 use futures_util::StreamExt as _;
 use sidewire::bus::backend::{Content, LinkError, Tail as _};
 use sidewire::bus::nats::Core;

@@ -4,7 +4,7 @@ use crate::conformance::{
     OrderedServer, Server, is_event, numbered, open, ordered_conformance, send, senders, take,
 };
 use crate::nats_servers::{NatsCluster, NatsServer, NatsSetup, free_port, jetstream, settle};
-use crate::wait::{eventually, within};
+use crate::servers::wait::{eventually, within};
 use futures_util::StreamExt as _;
 use sidewire::bus::backend::{
     Backend as _, Content, LinkError, Origin, Parcel, SendError, Sender as _, Start,
@@ -136,6 +136,7 @@ fn event_of(data: Data, tags: Tags, number: u64) -> Parcel {
         tags,
         expiry: Expiry::At(u64::MAX),
         exclude: None,
+        from: None,
     };
     Parcel::Event { event: Arc::new(event), origin: Origin(1), sequence: number }
 }

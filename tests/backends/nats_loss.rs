@@ -3,7 +3,7 @@
 use crate::conformance::{is_event, numbered, open, send, senders, take};
 use crate::nats_jetstream::STREAM;
 use crate::nats_servers::{NatsServer, jetstream};
-use crate::wait::within;
+use crate::servers::wait::within;
 use sidewire::bus::backend::{
     Backend, Content, LinkError, Opened, Parcel, SendError, Sender as _, Start, Tail as _,
 };

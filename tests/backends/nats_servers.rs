@@ -1,19 +1,8 @@
 //! NATS servers of a test's own, and the backends that the configuration makes for them.
 
-#![allow(dead_code, reason = "the servers can do more than these tests need")]
+pub(crate) use crate::servers::{Certificates, NatsCluster, NatsServer, NatsSetup, free_port};
 
-#[path = "../servers/certificates.rs"]
-mod certificates;
-#[path = "../servers/nats.rs"]
-mod nats;
-#[path = "../servers/process.rs"]
-mod process;
-
-pub(crate) use certificates::Certificates;
-pub(crate) use nats::{NatsCluster, NatsServer, NatsSetup};
-pub(crate) use process::free_port;
-
-use crate::wait;
+use crate::servers::wait;
 use futures_util::StreamExt as _;
 use sidewire::bus::nats::{Core, JetStream};
 use sidewire::config::{BusConfig, Config, Sources};

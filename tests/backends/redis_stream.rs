@@ -3,8 +3,8 @@
 use crate::conformance::{
     OrderedServer, Server, is_event, numbered, open, ordered_conformance, send, senders, take,
 };
+use crate::servers::wait::{eventually, within};
 use crate::servers::{Certificates, Flow, Proxy, RedisCluster, RedisServer, RedisSetup, Sentinels};
-use crate::wait::{eventually, within};
 use sidewire::bus::backend::{
     Backend as _, Content, LinkError, Parcel, SendError, Sender as _, Start, Tail as _,
 };

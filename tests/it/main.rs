@@ -36,6 +36,21 @@ mod history;
 /// How what is kept goes away: by age, by rule, by bytes.
 mod retention;
 
+/// The keys that an issuer publishes: fetched, rotated, out of reach.
+mod auth_issuer;
+/// What a token allows, on every transport, and how it ends.
+mod auth_permissions;
+/// The app and admin listeners, and the commands around tokens.
+mod auth_private;
+/// Clients that publish.
+mod auth_publish;
+/// The app's own session instead of a token.
+mod auth_session;
+/// Tokens: every way to sign and to give one, and every way to forge one.
+mod auth_tokens;
+/// TLS on every listener: certificates that are replaced, and clients that must show one.
+mod tls;
+
 /// What was acknowledged survives `kill -9` and a full disk.
 mod durability;
 /// Each event once and in order, whatever breaks.
@@ -53,6 +68,7 @@ mod bad_http;
 mod bad_input;
 /// Clients that are slow on purpose, or claim more than they send.
 mod bad_peers;
+
 /// Users, passwords and TLS on the bus, and that nobody is told of them.
 mod bus_access;
 /// A node that was off reads on; one that comes too late says so.

@@ -3,6 +3,7 @@
 
 mod address;
 mod bus;
+mod callee;
 mod http;
 mod load;
 mod metrics;
@@ -12,6 +13,7 @@ mod publishing;
 mod sidecar;
 mod sse;
 mod subscription;
+mod tokens;
 mod watcher;
 mod websocket;
 
@@ -19,6 +21,7 @@ use crate::servers::wait;
 
 pub(crate) use address::{Address, Duplex};
 pub(crate) use bus::{BusKind, BusServer, Fleet, bus_config_at};
+pub(crate) use callee::Callee;
 pub(crate) use http::{Connection, HttpClient, Response};
 pub(crate) use load::{NumberedLoad, OrderCheck};
 pub(crate) use process::{Finished, directory_bytes, run_command, sidewire};
@@ -27,6 +30,7 @@ pub(crate) use publishing::{numbers, publish_until_taken};
 pub(crate) use sidecar::{Setup, TestSidecar, Whereabouts, free_fixed_port};
 pub(crate) use sse::{SseClient, SseItem};
 pub(crate) use subscription::{Delivery, Lost, Subscription, Transport};
+pub(crate) use tokens::{Certificate, Key, Tokens, in_seconds};
 pub(crate) use wait::{PATIENCE, eventually, within};
 pub(crate) use watcher::Watcher;
 pub(crate) use websocket::{WebSocketClient, from_msgpack, upgrade_request};

@@ -121,6 +121,7 @@ mod tests {
             tags: Tags::from_pairs([("größe".into(), "\"\\".into())]).unwrap(),
             expiry: Expiry::At(9),
             exclude: Some(ConnectionId::parse("\"c").unwrap()),
+            from: None,
         };
         let parcel = Parcel::Event { event: Arc::new(event.clone()), origin: Origin(1), sequence: 2 };
         let (fields, payload) = envelope::fields(&parcel);

@@ -20,6 +20,10 @@ const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 /// Nodes that come at once may change the stream under each other: each time one looks again.
 const ATTEMPTS: usize = 5;
 
+/// For one look at the stream, and how often one looks at one that does not answer.
+const LOOK_TIMEOUT: Duration = Duration::from_millis(750);
+const LOOKS: usize = 6;
+
 /// How the server keeps events.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Kept {
@@ -132,11 +136,25 @@ impl Stream {
     }
 
     async fn look(&self, context: &Context) -> Result<Option<Info>, LinkError> {
-        let answer = ask(context, format!("STREAM.INFO.{}", self.name), &()).await?;
-        match answer {
+        match self.information(context).await? {
             Response::Ok(info) => Ok(Some(info)),
             Response::Err { error } if error.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(None),
             Response::Err { error } => Err(refused(&error, "look at", &self.name)),
+        }
+    }
+
+    /// A stream without a leader answers nothing, and not later either: a question that is asked again is answered
+    /// as soon as there is one.
+    async fn information(&self, context: &Context) -> Result<Response<Info>, LinkError> {
+        let mut impatient = context.clone();
+        impatient.set_timeout(LOOK_TIMEOUT);
+        let mut looks = 1;
+        loop {
+            let answer = impatient.request(format!("STREAM.INFO.{}", self.name), &()).await;
+            match answer {
+                Err(error) if error.kind() == RequestErrorKind::TimedOut && looks < LOOKS => looks += 1,
+                answer => return answer.map_err(|error| unanswered(&error)),
+            }
         }
     }
 

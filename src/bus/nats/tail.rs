@@ -6,7 +6,7 @@ use super::stream::refused;
 use crate::bus::backend::{Arrival, Content, LinkError, Tail};
 use crate::event::{Epoch, Position};
 use async_nats::jetstream::consumer::pull::{self, MessagesError};
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, ReplayPolicy};
+use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, ReplayPolicy};
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream::{ConsumerErrorKind, Info};
 use async_nats::jetstream::{Context, Message};
@@ -23,6 +23,10 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 const REQUEST_LASTS: Duration = Duration::from_secs(30);
 /// When the server forgets a reader that does not come back.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
+
+/// For asking once for a reader, and how often one asks.
+const MAKE_TIMEOUT: Duration = Duration::from_secs(1);
+const TRIES: usize = 4;
 
 /// Reads a stream.
 pub struct StreamTail {
@@ -55,6 +59,8 @@ pub(super) struct Reading {
 impl StreamTail {
     pub(super) async fn begin(link: Link, context: Context, reading: Reading) -> Result<Self, LinkError> {
         let config = pull::Config {
+            // A name makes it the same reader when it is asked for again.
+            name: Some(format!("sidewire-{}", uuid::Uuid::now_v7().simple())),
             description: Some("a node of Sidewire".into()),
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: reading.from },
             ack_policy: AckPolicy::None,
@@ -64,13 +70,7 @@ impl StreamTail {
             num_replicas: 1,
             ..pull::Config::default()
         };
-        let consumer =
-            context.create_consumer_on_stream(config, reading.stream.as_str()).await.map_err(|error| {
-                match error.kind() {
-                    ConsumerErrorKind::JetStream(error) => refused(&error, "read", &reading.stream),
-                    _ => LinkError::Away(format!("the NATS stream cannot be read: {error}")),
-                }
-            })?;
+        let consumer = make(&context, config, &reading.stream).await?;
         let messages = consumer
             .stream()
             .max_messages_per_batch(BATCH)
@@ -153,6 +153,29 @@ impl StreamTail {
             ))),
             Ok(Response::Err { error }) => Err(LinkError::Away(format!("the NATS stream is gone: {error}"))),
             Err(error) => Err(LinkError::Away(format!("JetStream cannot be asked: {error}"))),
+        }
+    }
+}
+
+/// Makes the reader on the server. Without a leader nobody answers, and not later either, so it is soon asked
+/// for again.
+async fn make(
+    context: &Context,
+    config: pull::Config,
+    stream: &str,
+) -> Result<Consumer<pull::Config>, LinkError> {
+    let mut impatient = context.clone();
+    impatient.set_timeout(MAKE_TIMEOUT);
+    let mut tries = 1;
+    loop {
+        let error = match impatient.create_consumer_on_stream(config.clone(), stream).await {
+            Ok(consumer) => return Ok(consumer),
+            Err(error) => error,
+        };
+        match error.kind() {
+            ConsumerErrorKind::TimedOut if tries < TRIES => tries += 1,
+            ConsumerErrorKind::JetStream(error) => return Err(refused(&error, "read", stream)),
+            _ => return Err(LinkError::Away(format!("the NATS stream {stream} cannot be read: {error}"))),
         }
     }
 }

@@ -17,6 +17,7 @@ fn event(data: Data) -> Event {
         tags: Tags::from_pairs([("tenant".into(), "a\"b".into())]).unwrap(),
         expiry: Expiry::At(NOW + 60_000),
         exclude: Some(ConnectionId::parse("c-1").unwrap()),
+        from: None,
     }
 }
 

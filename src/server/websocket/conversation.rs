@@ -2,9 +2,12 @@
 //! (reading the log) is work that the session moves on.
 
 use super::session::{Session, WAITING_BYTES};
+use crate::auth::{Identity, Refusal, Right};
+use crate::bus;
 use crate::codec::{self, ClientMessage, MessageId, Resume, ServerMessage};
 use crate::event::{Filter, Interest, Pattern, Position};
 use crate::log::{Order, Query, QueryPage};
+use crate::publish::Published;
 use crate::server::history::blocking;
 use crate::subscribe::{LogReader, MAX_HISTORY, Opening, Request, open};
 use bytes::Bytes;
@@ -38,9 +41,17 @@ pub(super) enum Work {
         future: BoxFuture<Option<QueryPage>>,
         id: Option<MessageId>,
     },
+    Auth {
+        future: BoxFuture<Result<Identity, Refusal>>,
+        id: Option<MessageId>,
+    },
+    Publishing {
+        future: BoxFuture<Result<Vec<Published>, bus::Refused>>,
+        id: Option<MessageId>,
+    },
 }
 
-type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+pub(super) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// A `subscribe` in work.
 pub(super) struct Subscribe {
@@ -69,6 +80,8 @@ impl Session {
 
     pub(super) fn answer(&mut self, message: ClientMessage) {
         match message {
+            ClientMessage::Auth { id, token } => self.identify(id, &token),
+            ClientMessage::Publish { id, message, echo } => self.publish(id, &message, echo),
             ClientMessage::Ping { id } => self.say(&ServerMessage::Pong { id: id.as_ref() }),
             ClientMessage::Subscribe(asked) => {
                 let codec::Subscribe { id, channels, cursor, history, last, filter } = asked;
@@ -76,6 +89,14 @@ impl Session {
                 if self.subscription.len() + channels.len() > most {
                     let message = format!("a connection takes at most {most} channels and patterns");
                     return self.refuse(id, "too_many_channels", &message);
+                }
+                let keeps = history.unwrap_or(0) > 0 || last;
+                let allowed = self.access.require(Right::Subscribe, &channels).and_then(|()| match keeps {
+                    true => self.access.require(Right::History, &channels),
+                    false => Ok(()),
+                });
+                if let Err(denied) = allowed {
+                    return self.deny(id, &denied);
                 }
                 let filter = (!filter.is_open()).then(|| Arc::new(filter));
                 let request = Request {
@@ -85,10 +106,7 @@ impl Session {
                     history: history.unwrap_or(0),
                     last,
                 };
-                let node = self.node.clone();
-                let future: BoxFuture<_> = Box::pin(async move { open(&node.source, &request).await });
-                let asked = Subscribe { id, patterns: channels, filter };
-                self.work = Some(Box::new(Work::Opening { future, asked }));
+                self.open(request, Subscribe { id, patterns: channels, filter });
             }
             ClientMessage::Unsubscribe { id, channels } => {
                 let left: Vec<_> =
@@ -98,6 +116,9 @@ impl Session {
                 self.say(&ServerMessage::Unsubscribed { id: id.as_ref(), channels: &channels });
             }
             ClientMessage::History { id, channel, after, limit } => {
+                if let Err(denied) = self.access.require(Right::History, [&channel]) {
+                    return self.deny(id, &denied);
+                }
                 let log = self.node.source.log.clone();
                 let after = after.map(|cursor| self.node.source.known_position(cursor));
                 if after == Some(None) {
@@ -183,6 +204,24 @@ impl Session {
                 }
                 true
             }
+            Work::Auth { future, .. } => {
+                let Poll::Ready(identified) = future.as_mut().poll(context) else {
+                    self.work = Some(work);
+                    return false;
+                };
+                let Work::Auth { id, .. } = *work else { unreachable!("matched above") };
+                self.identified(id, identified);
+                true
+            }
+            Work::Publishing { future, .. } => {
+                let Poll::Ready(published) = future.as_mut().poll(context) else {
+                    self.work = Some(work);
+                    return false;
+                };
+                let Work::Publishing { id, .. } = *work else { unreachable!("matched above") };
+                self.tell_published(id, published);
+                true
+            }
             Work::History { future, .. } => {
                 let Poll::Ready(page) = future.as_mut().poll(context) else {
                     self.work = Some(work);
@@ -193,6 +232,13 @@ impl Session {
                 true
             }
         }
+    }
+
+    /// Begins to look where a subscription starts.
+    pub(super) fn open(&mut self, request: Request, asked: Subscribe) {
+        let node = self.node.clone();
+        let future: BoxFuture<_> = Box::pin(async move { open(&node.source, &request).await });
+        self.work = Some(Box::new(Work::Opening { future, asked }));
     }
 
     /// Tells where a subscription begins, and begins it.

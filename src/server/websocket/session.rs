@@ -4,6 +4,8 @@ use super::conversation::{Subscribe, Work};
 use crate::codec::{ClientMessage, ClientMessageError, Encoding, Framing, ServerMessage, Shown};
 use crate::event::EventName;
 use crate::metrics::Transport;
+use crate::publish::unix_ms;
+use crate::server::access::{Access, Guest};
 use crate::server::close::CloseReason;
 use crate::server::node::Node;
 use crate::server::outlet::{Halt, Outlet};
@@ -42,7 +44,12 @@ pub(super) struct Session {
     outlet: Outlet,
     decoder: Decoder,
     pub(super) subscription: Subscription,
-    registration: Registration,
+    pub(super) registration: Registration,
+    pub(super) access: Access,
+    /// When the access ends.
+    until: Option<Pin<Box<Sleep>>>,
+    /// What the URL asks for, until the client has said who it is.
+    pub(super) asked: Option<Box<Asked>>,
     close_on: Arc<[EventName]>,
     /// Frames that are no events, in order.
     pub(super) waiting: VecDeque<Bytes>,
@@ -76,12 +83,13 @@ impl Session {
         encoding: Encoding,
         asked: Asked,
         opening: Option<Opening>,
-        admission: Admission,
+        guest: Guest,
         stream: Stream,
         mut head: Vec<u8>,
     ) -> Self {
         let settings = node.settings();
-        let registration = node.registry.register();
+        let Guest { access, admission } = guest;
+        let registration = node.register(access.identity());
         let id = registration.id();
         head.extend_from_slice(
             &ServerMessage::Welcome {
@@ -107,6 +115,8 @@ impl Session {
             decoder: Decoder::new(Limits { message_bytes: settings.message_bytes }),
             subscription,
             registration,
+            until: None,
+            asked: None,
             close_on: asked.close_on.clone(),
             waiting: VecDeque::new(),
             waiting_bytes: 0,
@@ -116,13 +126,27 @@ impl Session {
             rate: Rate::new(settings.messages_per_second, std::time::Instant::now()),
             heard: Instant::now(),
             node,
+            access: Access::Pending,
             _admission: admission,
         };
+        session.admit(access);
         if let Some(opening) = opening {
             let asked = Subscribe { id: None, patterns: asked.patterns, filter: asked.filter };
             session.begin_subscription(opening, asked);
+        } else if !asked.patterns.is_empty() {
+            session.asked = Some(Box::new(asked));
         }
         session
+    }
+
+    /// Puts an access in force, and sets the clock for its end.
+    pub(super) fn admit(&mut self, access: Access) {
+        let lasts = match access {
+            Access::Pending => Some(self.node.settings().auth_timeout),
+            _ => access.lasts(unix_ms()),
+        };
+        self.until = lasts.map(|left| Box::pin(tokio::time::sleep(left)));
+        self.access = access;
     }
 
     /// Runs to the end of the connection. `unread` is what the client sent along with its handshake.
@@ -194,6 +218,15 @@ impl Session {
             }
         }
         loop {
+            // Within the loop, as a message may have set another clock.
+            if let Some(until) = &mut self.until
+                && until.as_mut().poll(context).is_ready()
+            {
+                return Poll::Ready(End::Close(match self.access {
+                    Access::Pending => CloseReason::Unauthorized,
+                    _ => CloseReason::TokenExpired,
+                }));
+            }
             if let Err(end) = self.poll_read(context) {
                 return Poll::Ready(end);
             }

@@ -60,8 +60,17 @@ impl WebSocketClient {
         target: &str,
         headers: &[(&str, &str)],
     ) -> Result<Self, tungstenite::Error> {
-        let stream = address.connect().await?;
-        let mut request = format!("ws://{}{target}", address.host()).into_client_request()?;
+        Self::try_open_over(address.connect().await?, &address.host(), target, headers).await
+    }
+
+    /// The same over a stream that is there.
+    pub(crate) async fn try_open_over(
+        stream: Box<dyn Duplex>,
+        host: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Self, tungstenite::Error> {
+        let mut request = format!("ws://{host}{target}").into_client_request()?;
         for (name, value) in headers {
             request.headers_mut().insert(
                 HeaderName::from_bytes(name.as_bytes()).expect("a header name"),
