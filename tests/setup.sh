@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need on a bare Debian or Ubuntu that has Rust, and only what is missing.
-#   tests/setup.sh [--bench]     --bench: also what the benchmarks compare with
+#   tests/setup.sh [--bench | --deploy]     --bench: also what the benchmarks compare with
+#                                           --deploy: also what the checks of the deployment run
 # CACHE names another directory for what apt does not have than .cache in the project.
 set -euo pipefail
 
@@ -12,6 +13,8 @@ needs=(cc:build-essential pkg-config:pkg-config curl:curl openssl:openssl python
     redis-server:redis-server redis-cli:redis-tools redis-benchmark:redis-tools)
 if [[ "${1:-}" == --bench ]]; then
     needs+=(nginx:nginx)
+elif [[ "${1:-}" == --deploy ]]; then
+    needs+=(systemd-analyze:systemd prometheus:prometheus promtool:prometheus)
 fi
 
 packages=()

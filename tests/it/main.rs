@@ -97,5 +97,9 @@ mod browser_safety;
 mod command_line;
 /// The configuration: unknown keys, order of sources, `check-config`, reload.
 mod configuration;
+/// `status`, `doctor`, `tail`.
+mod looking_inside;
 /// Probes, metrics, signals, logs, refusal to start.
 mod operations;
+/// Ready, reloading, stopping and the watchdog as systemd hears them; sockets that it passes.
+mod systemd;
