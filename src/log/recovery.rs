@@ -132,7 +132,7 @@ pub(super) fn recover(
     if comes_from_bus {
         // A cursor that is given before the first event must be of this era: one of the bus that is left would be
         // answered `reset`, one that was passed over `expired`. So the era has a first position without an event.
-        found.head = eras.begin(None, found.next, found.head);
+        found.head = eras.begin(None, found.next, found.head, found.head);
         found.next = found.next.next();
     }
     found.eras = eras;
