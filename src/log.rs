@@ -126,6 +126,11 @@ impl Log {
         self.shared().eras().bus().map(|epoch| (epoch, cursor.position))
     }
 
+    /// How far this log came on the log of a bus that it was on before and left.
+    pub fn came_to(&self, epoch: Epoch) -> Option<Position> {
+        self.shared().eras().came_to(epoch)
+    }
+
     /// The position in this log of a position on the bus.
     pub fn at_bus(&self, position: Position) -> Position {
         self.shared().eras().at_bus(position)

@@ -133,8 +133,10 @@ pub(super) fn recover(
     }
     let comes_from_bus = options.numbering == Numbering::Own && eras.bus().is_some();
     if comes_from_bus {
-        // A cursor that is given now must be of this era: one of the bus that is left would be answered `reset`.
-        found.head = eras.begin(None, found.next.previous(), found.head);
+        // A cursor that is given before the first event must be of this era: one of the bus that is left would be
+        // answered `reset`, one that was passed over `expired`. So the era has a first position without an event.
+        found.head = eras.begin(None, found.next, found.head, found.head);
+        found.next = found.next.next();
     }
     found.eras = eras;
     if access == Access::ReadOnly {

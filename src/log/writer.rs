@@ -162,7 +162,7 @@ impl Shared {
         let head = self.next_position().previous();
         // A stretch without events, in which those that are missing stood.
         let gap = Hole { after: head, up_to: if lost { head.next() } else { head } };
-        let begin = eras.begin(Some(epoch), after, gap.up_to);
+        let begin = eras.begin(Some(epoch), after, gap.up_to, self.head());
         if lost {
             eras.add_gap(gap);
         }

@@ -72,6 +72,7 @@ mod bad_http;
 mod bad_input;
 /// Clients that are slow on purpose, or claim more than they send.
 mod bad_peers;
+
 /// Users, passwords and TLS on the bus, and that nobody is told of them.
 mod bus_access;
 /// A node that was off reads on; one that comes too late says so.
