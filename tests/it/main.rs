@@ -63,6 +63,8 @@ mod exactness;
 mod limits;
 /// Who takes too much, by address, by bytes and by channel, also behind a proxy.
 mod limits_by_whom;
+/// Many replays, many channels: what they cost.
+mod scale;
 /// Clients that do not read.
 mod slow_clients;
 
