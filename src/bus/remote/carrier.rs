@@ -9,9 +9,14 @@
 //! So an answer takes no longer than the hedge time and a write to the disk, whatever the bus does. A bus that is
 //! slow to answer is treated as one that is away until it is quick again.
 
+mod batch;
+mod pace;
+
+use self::batch::{BATCH_BYTES, BATCH_EVENTS, Batch, Sent, StoredBatch, send_direct};
+use self::pace::Pace;
 use super::backoff::Backoff;
 use super::shared::{Accepted, Shared, Waiting};
-use crate::bus::backend::{Parcel, SendError, SendFailure, Sender};
+use crate::bus::backend::{Parcel, SendError, Sender};
 use crate::bus::{Arriving, Inflow, Outcome};
 use crate::event::Event;
 use crate::outbox::{AppendError, Entry, Number, Outbox};
@@ -24,15 +29,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-/// Most parcels of one send; more would only make the first of them wait.
-const BATCH_EVENTS: usize = 1024;
-/// About the most bytes of one send.
-const BATCH_BYTES: u64 = 1 << 20;
-/// A bus that takes longer than this part of the hedge time to confirm, so many times in a row, is slow, until it
-/// is quick again for a few.
-const SLOW_PART: u32 = 5;
-const SLOW_SENDS: u32 = 4;
-const QUICK_SENDS: u32 = 2;
 /// How long a shutdown goes on sending what the outbox has.
 const LAST_CALL: Duration = Duration::from_secs(3);
 
@@ -51,44 +47,6 @@ struct Direct {
     accepted: Instant,
     bytes: usize,
     confirmed: bool,
-}
-
-/// What is being sent.
-enum Batch {
-    /// Events of the window, up to this number, each with its own.
-    Direct { numbers: Vec<u64> },
-    /// Events of the outbox, each with its number there and, if it is of this run, its own. Those up to `already`
-    /// were confirmed after they had been written.
-    Stored { already: Option<Number>, numbers: Vec<(Number, Option<u64>)> },
-}
-
-struct Sent<S> {
-    sender: S,
-    batch: Batch,
-    /// How long the bus took, if it was asked anything.
-    took: Option<Duration>,
-    result: Result<(), SendFailure>,
-}
-
-/// Whether the bus is slow to confirm.
-#[derive(Default)]
-struct Pace {
-    is_slow: bool,
-    /// So many sends in a row say the opposite.
-    against: u32,
-}
-
-impl Pace {
-    fn note(&mut self, is_slow: bool) {
-        if is_slow == self.is_slow {
-            self.against = 0;
-            return;
-        }
-        self.against += 1;
-        if self.against >= if self.is_slow { QUICK_SENDS } else { SLOW_SENDS } {
-            *self = Self { is_slow: !self.is_slow, against: 0 };
-        }
-    }
 }
 
 type Sending<S> = Pin<Box<dyn Future<Output = Sent<S>> + Send>>;
@@ -251,7 +209,7 @@ impl<S: Sender> Carrier<S> {
 
     /// How long a publish waits for the bus.
     fn patience(&self) -> Duration {
-        if self.pace.is_slow { self.hedge / SLOW_PART } else { self.hedge }
+        self.pace.patience(self.hedge)
     }
 
     /// Everything that the bus has not confirmed goes through the outbox from now on, and so does what follows.
@@ -332,7 +290,7 @@ impl<S: Sender> Carrier<S> {
     /// Sends what waits, unless something is under way.
     fn send(&mut self) {
         let idle = self.to_store.is_empty() && self.storing.is_none() && self.sending.is_none();
-        if self.by_disk && idle && self.outbox.is_empty() && !self.pace.is_slow {
+        if self.by_disk && idle && self.outbox.is_empty() && !self.pace.is_slow() {
             self.by_disk = false;
             self.shows_early = true;
             self.drained = None;
@@ -340,7 +298,7 @@ impl<S: Sender> Carrier<S> {
         if self.sending.is_some() || self.paused_until.is_some_and(|until| until > Instant::now()) {
             return;
         }
-        let Some(mut sender) = self.sender.take() else { return };
+        let Some(sender) = self.sender.take() else { return };
         let probes: Vec<_> = std::mem::take(&mut self.probes);
         let origin = self.shared.origin;
         let probes = probes.into_iter().map(move |number| Parcel::Probe { origin, number });
@@ -350,33 +308,14 @@ impl<S: Sender> Carrier<S> {
                 self.sender = Some(sender);
                 return;
             }
-            let (outbox, after, confirmed) = (self.outbox.clone(), self.drained, self.confirmed_up_to);
-            self.sending = Some(Box::pin(async move {
-                let read = tokio::task::spawn_blocking(move || outbox.read(after, BATCH_EVENTS, BATCH_BYTES));
-                let entries = match read.await {
-                    Ok(Ok(entries)) => entries,
-                    Ok(Err(error)) => {
-                        tracing::error!(%error, "the outbox cannot be read: what is in it waits");
-                        Vec::new()
-                    }
-                    Err(_) => Vec::new(),
-                };
-                let mut already = None;
-                let mut numbers = Vec::with_capacity(entries.len());
-                let mut parcels = Vec::with_capacity(entries.len() + 1);
-                for (number, Entry { origin: from, sequence, event }) in entries {
-                    let own = (from == origin).then_some(sequence);
-                    if numbers.is_empty() && own.is_some_and(|own| own <= confirmed) {
-                        already = Some(number);
-                        continue;
-                    }
-                    parcels.push(Parcel::Event { event, origin: from, sequence });
-                    numbers.push((number, own));
-                }
-                parcels.extend(probes);
-                let (result, took) = send(&mut sender, &parcels, timeout).await;
-                Sent { sender, batch: Batch::Stored { already, numbers }, took, result }
-            }));
+            let stored = StoredBatch {
+                outbox: self.outbox.clone(),
+                after: self.drained,
+                origin,
+                confirmed_up_to: self.confirmed_up_to,
+                probes: probes.collect(),
+            };
+            self.sending = Some(Box::pin(async move { stored.send(sender, timeout).await }));
             return;
         }
         let mut numbers = Vec::new();
@@ -395,16 +334,13 @@ impl<S: Sender> Carrier<S> {
             self.sender = Some(sender);
             return;
         }
-        self.sending = Some(Box::pin(async move {
-            let (result, took) = send(&mut sender, &parcels, timeout).await;
-            Sent { sender, batch: Batch::Direct { numbers }, took, result }
-        }));
+        self.sending = Some(Box::pin(async move { send_direct(sender, numbers, parcels, timeout).await }));
     }
 
     async fn note_sent(&mut self, sent: Sent<S>) {
         let Sent { sender, batch, took, result } = sent;
         if let Some(took) = took {
-            self.pace.note(took > self.hedge / SLOW_PART);
+            self.pace.note(took, self.hedge);
         }
         let confirmed = result.as_ref().map_or_else(|failure| failure.confirmed, |()| usize::MAX);
         match &batch {
@@ -506,22 +442,6 @@ impl<S: Sender> Carrier<S> {
         let closing = self.closing.map(|since| since.max(Instant::now()) + Duration::from_millis(20));
         [hedge, self.paused_until.filter(|_| self.sending.is_none()), closing].into_iter().flatten().min()
     }
-}
-
-async fn send<S: Sender>(
-    sender: &mut S,
-    parcels: &[Parcel],
-    timeout: Duration,
-) -> (Result<(), SendFailure>, Option<Duration>) {
-    if parcels.is_empty() {
-        return (Ok(()), None);
-    }
-    let started = Instant::now();
-    let result = tokio::time::timeout(timeout, sender.send(parcels)).await.unwrap_or_else(|_| {
-        let why = format!("the bus did not confirm within {} ms", timeout.as_millis());
-        Err(SendFailure { confirmed: 0, error: SendError::Lost(why) })
-    });
-    (result, Some(started.elapsed()))
 }
 
 /// Waits for what may be under way; for ever if nothing is.
