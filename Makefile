@@ -14,7 +14,7 @@ TEST_THREADS ?= 4
 # How long `make fuzz` stays with each target.
 FUZZ_SECONDS ?= 60
 
-.PHONY: help run test setup format clippy cargo-test documentation readme conformance licences lint audit bench fuzz
+.PHONY: help run test setup format clippy cargo-test documentation readme conformance deploy-checks licences lint audit bench fuzz
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,7 @@ test: ## everything that must hold before a commit
 	@$(MAKE) --no-print-directory cargo-test
 	@$(MAKE) --no-print-directory readme
 	@$(MAKE) --no-print-directory conformance
+	@$(MAKE) --no-print-directory deploy-checks
 	@$(MAKE) --no-print-directory licences
 
 lint: format clippy documentation ## formatting, clippy and documentation, without a warning
@@ -56,6 +57,14 @@ readme: ## the shell lines of the README, against a node
 conformance: ## the WebSocket conformance cases against `sidewire echo`
 	cargo build --locked --quiet
 	tests/autobahn/run.sh target/debug/sidewire
+
+deploy-checks: ## units, chart, dashboards and proxy configurations, by the real tools
+	tests/setup.sh --deploy
+	tests/deploy/tools.sh $(CACHE)/tools
+	cargo build --locked --quiet
+	tests/deploy/units.sh target/debug/sidewire
+	$(CACHE)/tools/python/bin/python tests/deploy/helm.py helm kube-score target/debug/sidewire
+	$(CACHE)/tools/python/bin/python tests/deploy/prometheus.py target/debug/sidewire
 
 licences: $(CACHE)/tools/bin/cargo-deny ## licences, duplicate crates and where crates come from
 	cargo deny --locked check licenses bans sources

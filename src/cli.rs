@@ -4,9 +4,11 @@ mod address;
 mod bench;
 mod check_config;
 mod credential;
+mod doctor;
 mod echo;
 mod error;
 mod explain;
+mod generate;
 mod health;
 mod history;
 mod http;
@@ -14,7 +16,10 @@ mod log;
 mod output;
 mod publish;
 mod run;
+mod scrape;
+mod status;
 mod subscribe;
+mod tail;
 mod time;
 mod token;
 mod websocket;
@@ -23,12 +28,16 @@ mod wire;
 pub use address::{NodeAddress, NodeAddressError};
 pub use bench::BenchArgs;
 pub use check_config::CheckConfigArgs;
+pub use doctor::DoctorArgs;
 pub use error::CliError;
 pub use explain::ExplainArgs;
+pub use generate::GenerateArgs;
 pub use health::HealthArgs;
 pub use history::HistoryArgs;
 pub use publish::PublishArgs;
+pub use status::StatusArgs;
 pub use subscribe::SubscribeArgs;
+pub use tail::TailArgs;
 pub use token::TokenArgs;
 
 use crate::config::{Flag, ListenAddress, Sources};
@@ -80,6 +89,15 @@ pub enum Tool {
     Token(TokenArgs),
     /// Say what a token allows on a channel, and why not
     Explain(ExplainArgs),
+    /// Show how a running node is doing, on one screen
+    Status(StatusArgs),
+    /// Look for what is wrong with a node and around it
+    Doctor(DoctorArgs),
+    /// Print the newest events and follow
+    Tail(TailArgs),
+    /// Write man pages and shell completions into a directory
+    #[command(hide = true)]
+    Generate(GenerateArgs),
 }
 
 impl Tool {
@@ -94,6 +112,10 @@ impl Tool {
             Self::Health(args) => health::run(args).await,
             Self::Token(args) => token::run(args),
             Self::Explain(args) => explain::run(args).await,
+            Self::Status(args) => status::run(args).await,
+            Self::Doctor(args) => doctor::run(args).await,
+            Self::Tail(args) => tail::run(args).await,
+            Self::Generate(args) => generate::run(args),
         };
         match result {
             Ok(()) => ExitCode::SUCCESS,
@@ -248,6 +270,12 @@ mod tests {
             "log export",
             "bench --clients 5 --rate 100 --seconds 2 --size 64",
             "health --admin 127.0.0.1:7090",
+            "status --json --admin unix:/a",
+            "status --watch",
+            "doctor --round-trip --app a:1 --client b:2 --admin c:3 --proxy http://events.example.com",
+            "tail",
+            "tail a.> --history 3 --json",
+            "generate /tmp",
             "echo --listen 127.0.0.1:9001",
             "token --sub ann --allow user.{sub}.>=sub,history --expires-in 10m --jti x",
             "token --admin",
@@ -271,6 +299,7 @@ mod tests {
             "subscribe a --history x",
             "subscribe a --history 5 --since 10m",
             "health --admin https://a:1",
+            "status --json --watch",
             "echo",
             "token --allow a=fly",
             "explain",
@@ -297,7 +326,7 @@ mod tests {
 
     #[test]
     fn a_bad_flag_is_named() {
-        let mut sources = run("sidewire run --bus redis://host").sources();
+        let mut sources = run("sidewire run --bus http://host").sources();
         sources.environment.clear();
         sources.file = None;
         let message = Config::load(sources).unwrap_err().to_string();

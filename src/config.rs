@@ -233,6 +233,16 @@ impl Config {
         warnings
     }
 
+    /// Why clients are not served at an address, be it configured or that of a socket passed to this process:
+    /// strangers can reach it, and nobody is asked who they are.
+    pub fn refuses_clients_at(&self, address: &ListenAddress) -> Option<String> {
+        (!address.is_local() && !self.client.allow_anonymous && !self.identifies()).then(|| {
+            format!(
+                "{address} can be reached from other hosts, and no authentication is configured; give a key under [auth], listen on \"127.0.0.1:7080\", or set client.allow_anonymous = true to serve everybody who connects"
+            )
+        })
+    }
+
     fn finish(mut reader: Reader, sources: Sources) -> Result<Self, ConfigError> {
         reader.environment(&sources.environment);
         reader.flags(sources.flags);
@@ -392,13 +402,8 @@ impl Config {
 
     fn check_listeners(&self, reader: &mut Reader) {
         let exposed = self.client.listen.iter().find(|address| !address.is_local());
-        if let Some(address) = exposed.filter(|_| !self.client.allow_anonymous && !self.identifies()) {
-            reader.refuse(
-                "client.listen",
-                format!(
-                    "{address} can be reached from other hosts, and no authentication is configured; give a key under [auth], listen on \"127.0.0.1:7080\", or set client.allow_anonymous = true to serve everybody who connects"
-                ),
-            );
+        if let Some(refusal) = exposed.and_then(|address| self.refuses_clients_at(address)) {
+            reader.refuse("client.listen", refusal);
         }
         let listeners = [
             ("app.listen", &self.app.listen),
@@ -429,10 +434,13 @@ impl Default for Config {
 fn state_directory(environment: &BTreeMap<String, String>) -> PathBuf {
     let absolute = |path: &str| Path::new(path).is_absolute().then(|| PathBuf::from(path));
     let variable = |name: &str| environment.get(name).map(String::as_str).unwrap_or_default();
-    // systemd splits several state directories by colons.
+    // systemd splits several state directories by colons. That of a dynamic user is a link of its making, and the
+    // log takes no links, as it cannot tell who made one.
+    let resolved = |path: PathBuf| path.canonicalize().unwrap_or(path);
     variable("STATE_DIRECTORY")
         .split(':')
         .find_map(absolute)
+        .map(resolved)
         .or_else(|| absolute(variable("XDG_STATE_HOME")).map(|state| state.join("sidewire")))
         .or_else(|| absolute(variable("HOME")).map(|home| home.join(".local/state/sidewire")))
         .unwrap_or_else(|| PathBuf::from("sidewire-data"))

@@ -41,3 +41,4 @@ pub mod config;
 pub mod metrics;
 pub mod secret;
 pub mod sidecar;
+pub mod systemd;

@@ -126,6 +126,11 @@ impl Log {
         self.shared().eras().bus().map(|epoch| (epoch, cursor.position))
     }
 
+    /// How far this log came on the log of a bus that it was on before and left.
+    pub fn came_to(&self, epoch: Epoch) -> Option<Position> {
+        self.shared().eras().came_to(epoch)
+    }
+
     /// The position in this log of a position on the bus.
     pub fn at_bus(&self, position: Position) -> Position {
         self.shared().eras().at_bus(position)
@@ -183,6 +188,11 @@ impl Log {
     /// beside [`Log::append`].
     pub fn sync(&self) -> Result<Position, AppendError> {
         self.shared().sync()
+    }
+
+    /// Whether an append would succeed, for after one that did not: writes to the disk, and nothing to the log.
+    pub fn try_out(&self) -> Result<(), AppendError> {
+        self.shared().try_out()
     }
 
     /// What a client that comes back with a cursor is told, and where it reads on.

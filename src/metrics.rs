@@ -81,6 +81,10 @@ pub struct Metrics {
     pub queue_events: IntGauge,
     /// Bytes of these.
     pub queue_bytes: IntGauge,
+    /// How many bytes may wait.
+    pub queue_max_bytes: IntGauge,
+    /// Whether the node is ready, set when scraped.
+    pub ready: IntGauge,
     /// Gauges of the log, set when scraped.
     pub log: LogMetrics,
     /// Seconds since the start.
@@ -121,13 +125,15 @@ pub struct BusMetrics {
 pub struct LogMetrics {
     /// Disk use of its directory.
     pub disk_bytes: IntGauge,
+    /// The most that it may be.
+    pub max_bytes: IntGauge,
     /// Events it holds.
     pub events: IntGauge,
     /// Unix time of the oldest.
     pub oldest_timestamp_seconds: IntGauge,
     /// Disk space given back by expiry so far.
     pub reclaimed_bytes: IntGauge,
-    /// Damaged blocks and files that were set aside.
+    /// Damaged places that were passed over, and files that were put aside.
     pub damaged: IntGauge,
     /// Journals that wait to be packed.
     pub waiting_journals: IntGauge,
@@ -172,15 +178,23 @@ impl Metrics {
                 replayed_bytes: replayed_bytes.with_label_values(&label),
             }
         });
+        let errors = counters(&registry, "errors_total", "Requests and messages refused, by code", &["code"]);
+        for code in WATCHED_ERRORS {
+            errors.with_label_values(&[code]);
+        }
+        let resumes = counters(
+            &registry,
+            "resumes_total",
+            "Subscriptions begun, by what became of the cursor",
+            &["resume"],
+        );
+        for resume in RESUMES {
+            resumes.with_label_values(&[resume]);
+        }
         Self {
             transports,
-            errors: counters(&registry, "errors_total", "Requests and messages refused, by code", &["code"]),
-            resumes: counters(
-                &registry,
-                "resumes_total",
-                "Subscriptions begun, by what became of the cursor",
-                &["resume"],
-            ),
+            errors,
+            resumes,
             closes: counters(
                 &registry,
                 "closes_total",
@@ -223,8 +237,11 @@ impl Metrics {
             ),
             queue_events: gauge(&registry, "queue_events", "Events that wait for the log"),
             queue_bytes: gauge(&registry, "queue_bytes", "Bytes of events that wait for the log"),
+            queue_max_bytes: gauge(&registry, "queue_max_bytes", "How many bytes of events may wait"),
+            ready: gauge(&registry, "ready", "Whether the node is ready: 1 while /readyz answers 200"),
             log: LogMetrics {
                 disk_bytes: gauge(&registry, "log_disk_bytes", "Disk use of the log"),
+                max_bytes: gauge(&registry, "log_max_bytes", "The most disk that the log may use"),
                 events: gauge(&registry, "log_events", "Events in the log"),
                 oldest_timestamp_seconds: gauge(
                     &registry,
@@ -236,7 +253,11 @@ impl Metrics {
                     "log_reclaimed_bytes",
                     "Disk space given back by expiry since the start",
                 ),
-                damaged: gauge(&registry, "log_damaged", "Damaged blocks and files that were set aside"),
+                damaged: gauge(
+                    &registry,
+                    "log_damaged",
+                    "Damaged places of the log that were passed over, and files that were put aside",
+                ),
                 waiting_journals: gauge(&registry, "log_waiting_journals", "Journals that wait to be packed"),
             },
             uptime_seconds: gauge(&registry, "uptime_seconds", "Seconds since the start"),
@@ -323,6 +344,12 @@ impl Default for Metrics {
         Self::new()
     }
 }
+
+/// Codes that alerts look at. They are there from the start, as the rate of a counter does not see its first count.
+const WATCHED_ERRORS: [&str; 5] = ["forbidden", "queue_full", "rate_limited", "unauthorized", "unavailable"];
+
+/// What may become of a cursor, for the same reason.
+const RESUMES: [&str; 6] = ["none", "ok", "expired", "reset", "approximate", "unavailable"];
 
 /// Upper bounds in seconds: from a hop inside this process to a stalled disk.
 const LATENCY: [f64; 16] = [

@@ -8,14 +8,15 @@ pub use backends::{nats_kept, nats_options, nats_patterns, redis_options};
 
 use crate::audit::Audit;
 use crate::auth::{AuthError, Authority, Revocations};
-use crate::config::Config;
+use crate::config::{Config, ListenAddress};
 use crate::hub::{Hub, RingLimits};
 use crate::log::{Log, LogObserver, LogOptions, OpenError, Rule};
 use crate::metrics::Metrics;
 use crate::publish::{Publisher, unix_ms};
 use crate::replica::Replica;
-use crate::server::{Address, Admin, App, Client, Listener, Node, Registry, TlsError};
+use crate::server::{Address, Admin, App, Client, Listener, Node, Readiness, Registry, TlsError};
 use crate::subscribe::Source;
+use crate::systemd::PassedSockets;
 use settings::Certificates;
 use std::fmt;
 use std::io;
@@ -69,6 +70,13 @@ pub enum StartError {
     Auth(AuthError),
     /// The certificates of the listeners cannot be used.
     Tls(TlsError),
+    /// A passed socket cannot be used.
+    Passed {
+        /// The listener that it is for.
+        listener: &'static str,
+        /// Why.
+        reason: String,
+    },
     /// The operating system refuses threads.
     Threads(io::Error),
 }
@@ -90,6 +98,9 @@ impl fmt::Display for StartError {
             Self::Audit(error) => write!(f, "telemetry.audit_file cannot be written: {error}"),
             Self::Auth(error) => error.fmt(f),
             Self::Tls(error) => write!(f, "TLS: {error}"),
+            Self::Passed { listener, reason } => {
+                write!(f, "the socket that was passed for the {listener} listener cannot be used: {reason}")
+            }
             Self::Threads(error) => write!(f, "cannot start a thread: {error}"),
         }
     }
@@ -98,17 +109,20 @@ impl fmt::Display for StartError {
 impl std::error::Error for StartError {}
 
 impl Sidecar {
-    /// Starts everything; when it returns, all listeners answer.
-    pub async fn start(config: Config) -> Result<Self, StartError> {
+    /// Starts everything; when it returns, all listeners answer. A listener for which sockets were passed
+    /// listens on those instead of its configured addresses.
+    pub async fn start(config: Config, passed: PassedSockets) -> Result<Self, StartError> {
         let started = Instant::now();
         let metrics = Arc::new(Metrics::new());
         let certificates = settings::certificates(&config).map_err(StartError::Tls)?;
+        metrics.log.max_bytes.set(config.log.max_bytes.0 as i64);
+        metrics.queue_max_bytes.set(config.queue.max_bytes.0 as i64);
         let audit = match config.telemetry.audit_file.as_os_str().is_empty() {
             true => Audit::default(),
             false => Audit::open(&config.telemetry.audit_file).map_err(StartError::Audit)?,
         };
         // Bound before the log is opened: a second process on the same addresses fails early and harms nothing.
-        let bound = bind(&config)?;
+        let bound = bind(&config, passed)?;
         let options = log_options(&config, metrics.clone());
         let log = tokio::task::spawn_blocking(move || Log::open(options))
             .await
@@ -209,6 +223,11 @@ impl Sidecar {
         tracing::info!("configuration reloaded");
     }
 
+    /// Whether it is ready, and how many clients it has.
+    pub fn state(&self) -> (Readiness, i64) {
+        (self.node.readiness(), self.node.metrics.connections())
+    }
+
     /// Drains and stops: not ready any more, clients are told to go elsewhere over the configured time while
     /// the app may still publish, then everything accepted is on disk and the log is closed.
     pub async fn stop(self) {
@@ -256,14 +275,29 @@ struct Stopping {
 
 type Bound = Vec<(&'static str, Listener)>;
 
-fn bind(config: &Config) -> Result<Bound, StartError> {
+fn bind(config: &Config, passed: PassedSockets) -> Result<Bound, StartError> {
+    let mut bound = Vec::new();
+    for (listener, socket) in passed {
+        let refused = |reason| StartError::Passed { listener, reason };
+        let socket = Listener::passed(socket).map_err(|error| refused(error.to_string()))?;
+        if let Address::Tcp(address) = socket.address()
+            && listener == "client"
+            && let Some(refusal) = config.refuses_clients_at(&ListenAddress::Tcp(*address))
+        {
+            return Err(refused(refusal));
+        }
+        bound.push((listener, socket));
+    }
+    let was_passed: Vec<&str> = bound.iter().map(|(listener, _)| *listener).collect();
     let sections = [
         ("app", &config.app.listen, config.app.socket_mode),
         ("client", &config.client.listen, config.client.socket_mode),
         ("admin", &config.admin.listen, config.admin.socket_mode),
     ];
-    let mut bound = Vec::new();
     for (listener, addresses, mode) in sections {
+        if was_passed.contains(&listener) {
+            continue;
+        }
         for address in addresses {
             let address = settings::address(address, mode);
             match Listener::bind(&address) {

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need on a bare Debian or Ubuntu that has Rust, and only what is missing.
-#   tests/setup.sh [--bench]     --bench: also what the benchmarks compare with
+#   tests/setup.sh [--bench | --deploy]     --bench: also what the benchmarks compare with
+#                                           --deploy: also what the checks of the deployment run
 # CACHE names another directory for what apt does not have than .cache in the project.
 set -euo pipefail
 
@@ -8,10 +9,12 @@ cache=${CACHE:-$(cd "$(dirname "$0")/.." && pwd)/.cache}
 nats_version=2.15.1
 
 # A command that shows that a package is there, and the package.
-needs=(cc:build-essential pkg-config:pkg-config curl:curl openssl:openssl python3:python3 chromium:chromium
+needs=(cc:build-essential pkg-config:pkg-config curl:curl openssl:openssl python3:python3 chromium:chromium faketime:faketime
     redis-server:redis-server redis-cli:redis-tools redis-benchmark:redis-tools)
 if [[ "${1:-}" == --bench ]]; then
     needs+=(nginx:nginx)
+elif [[ "${1:-}" == --deploy ]]; then
+    needs+=(systemd-analyze:systemd prometheus:prometheus promtool:prometheus)
 fi
 
 packages=()
@@ -40,6 +43,10 @@ refuse_services() {
 if [[ ${#packages[@]} -gt 0 ]]; then
     as_root=(env)
     if [[ $EUID -ne 0 ]]; then
+        if ! command -v sudo >/dev/null; then
+            echo "missing: ${packages[*]}; there is no sudo to install them with: run this as root" >&2
+            exit 1
+        fi
         as_root=(sudo)
     fi
     echo "installing: ${packages[*]}"

@@ -2,8 +2,10 @@
 
 use crate::config::{Config, LogFormat, Sources};
 use crate::sidecar::Sidecar;
+use crate::systemd::{self, PassedSockets, ServiceManager};
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Interval, MissedTickBehavior};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, fmt, reload};
@@ -13,6 +15,13 @@ const BLOCKING_THREADS: usize = 16;
 
 /// Runs a node until it is told to stop.
 pub(super) fn run(sources: Sources) -> ExitCode {
+    let passed = match systemd::take_passed_sockets() {
+        Ok(passed) => passed,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let config = match Config::load(sources.clone()) {
         Ok(config) => config,
         Err(error) => {
@@ -33,7 +42,7 @@ pub(super) fn run(sources: Sources) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    runtime.block_on(serve(config, sources, filter))
+    runtime.block_on(serve(config, sources, passed, filter))
 }
 
 /// Descriptors besides those of clients: listeners, the app's connections, the log.
@@ -65,7 +74,7 @@ fn filter_text(config: &Config) -> String {
 
 type FilterHandle = reload::Handle<EnvFilter, tracing_subscriber::Registry>;
 
-async fn serve(config: Config, sources: Sources, filter: FilterHandle) -> ExitCode {
+async fn serve(config: Config, sources: Sources, passed: PassedSockets, filter: FilterHandle) -> ExitCode {
     // Before anything is started, so that no signal meets the default, which kills.
     let signals =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
@@ -76,34 +85,69 @@ async fn serve(config: Config, sources: Sources, filter: FilterHandle) -> ExitCo
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
-    let mut sidecar = match Sidecar::start(config).await {
+    let mut sidecar = match Sidecar::start(config, passed).await {
         Ok(sidecar) => sidecar,
         Err(error) => {
             tracing::error!("{error}");
             return ExitCode::FAILURE;
         }
     };
+    let mut manager = ServiceManager::of_process();
+    let mut report = report_ticks(&manager);
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => match Config::load(sources.clone()) {
-                Ok(config) => {
-                    if let Ok(directives) = EnvFilter::try_new(filter_text(&config)) {
-                        // Fails only when the subscriber is gone, and that lives as long as the process.
-                        let _ = filter.reload(directives);
-                    }
-                    sidecar.reload(config);
-                }
-                Err(error) => tracing::error!("not reloaded, the old configuration stays in force: {error}"),
-            },
+            () = next(&mut report) => {
+                let (readiness, clients) = sidecar.state();
+                manager.report(readiness.condition(), &format!("{readiness}; {clients} clients"));
+            }
+            _ = hangup.recv() => {
+                manager.reloading();
+                manager.reloaded(reload(&mut sidecar, &sources, &filter));
+            }
         }
     }
+    manager.stopping();
     // A second signal means now.
     tokio::select! {
         () = sidecar.stop() => ExitCode::SUCCESS,
         _ = terminate.recv() => ExitCode::FAILURE,
         _ = interrupt.recv() => ExitCode::FAILURE,
+    }
+}
+
+/// Puts the configuration as it is now in force, if it is valid. Says what became of it.
+fn reload(sidecar: &mut Sidecar, sources: &Sources, filter: &FilterHandle) -> &'static str {
+    match Config::load(sources.clone()) {
+        Ok(config) => {
+            if let Ok(directives) = EnvFilter::try_new(filter_text(&config)) {
+                // Fails only when the subscriber is gone, and that lives as long as the process.
+                let _ = filter.reload(directives);
+            }
+            sidecar.reload(config);
+            "reloaded"
+        }
+        Err(error) => {
+            tracing::error!("not reloaded, the old configuration stays in force: {error}");
+            "not reloaded, the old configuration stays in force: see the log lines"
+        }
+    }
+}
+
+/// When the service manager wants to hear of us, if there is one.
+fn report_ticks(manager: &ServiceManager) -> Option<Interval> {
+    let mut ticks = tokio::time::interval(manager.interval()?);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    Some(ticks)
+}
+
+async fn next(ticks: &mut Option<Interval>) {
+    match ticks {
+        Some(ticks) => {
+            ticks.tick().await;
+        }
+        None => std::future::pending().await,
     }
 }
 

@@ -33,32 +33,32 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct SubscribeArgs {
     /// Channels and patterns
     #[arg(required = true)]
-    channels: Vec<String>,
+    pub(super) channels: Vec<String>,
     /// Begin here: RFC 3339, Unix milliseconds, how long ago (such as 10m), or a cursor
     #[arg(long, value_name = "TIME|CURSOR", conflicts_with = "history")]
-    since: Option<Since>,
+    pub(super) since: Option<Since>,
     /// Begin with the last N events
     #[arg(long, value_name = "N")]
-    history: Option<u32>,
+    pub(super) history: Option<u32>,
     /// Only events of these names; may be repeated or split by commas
     #[arg(long = "event", value_name = "NAME", value_delimiter = ',')]
-    events: Vec<String>,
+    pub(super) events: Vec<String>,
     /// Print events as on the wire, one JSON object a line
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     /// The client listener: host:port, http://host:port or unix:/path [default: as configured]
     #[arg(long, value_name = "ADDRESS")]
-    client: Option<NodeAddress>,
+    pub(super) client: Option<NodeAddress>,
     #[command(flatten)]
-    credential: CredentialArgs,
+    pub(super) credential: CredentialArgs,
     /// Configuration file
     #[arg(long, value_name = "FILE", env = "SIDEWIRE_CONFIG")]
-    config: Option<PathBuf>,
+    pub(super) config: Option<PathBuf>,
 }
 
 /// Where to begin.
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum Since {
+pub(super) enum Since {
     Cursor(String),
     Time(TimeArgument),
 }

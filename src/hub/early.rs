@@ -110,7 +110,9 @@ impl EarlyLane {
         if number <= head.max(state.returned_up_to) {
             return false;
         }
-        if number > head + 1 {
+        // Numbers between were shown in order, or refused. What was early before may still be to come back even
+        // so: then clients must remember that they took it.
+        if number > head + 1 && state.returned_up_to >= head {
             state.run_from = number - 1;
         }
         state.bytes += shown.event.footprint();
@@ -183,7 +185,13 @@ impl EarlyLane {
             return EarlyTake::Nothing;
         }
         let start = state.ring.partition_point(|early| early.number <= seen.at);
-        if state.covered_from > seen.at && state.ring.get(start).is_some() {
+        if state.covered_from > seen.at
+            && let Some(next) = state.ring.get(start)
+        {
+            if next.after > up_to {
+                // What is missing between may have come back and be shown.
+                return EarlyTake::NotYet;
+            }
             if !seen.is_empty() || state.covered_from > state.returned_up_to {
                 // What it missed comes in order when the bus is back; so does all after it.
                 seen.paused_until = head;

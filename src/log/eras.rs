@@ -27,6 +27,8 @@ struct Era {
     after: Position,
     /// What is to be added to a position of the bus, modulo 2^64.
     shift: u64,
+    /// How far the log had come when it ended; none while it goes on.
+    end: Option<Position>,
 }
 
 /// The eras of a log, oldest first, and what the bus could not give any more.
@@ -52,7 +54,7 @@ pub(super) enum Place {
 impl Eras {
     /// A log that has always numbered its events itself.
     pub(super) fn own() -> Self {
-        Self { eras: vec![Era { bus: None, after: Position::ZERO, shift: 0 }], gaps: Vec::new() }
+        Self { eras: vec![Era { bus: None, after: Position::ZERO, shift: 0, end: None }], gaps: Vec::new() }
     }
 
     /// The stored ones. Without the file, or with a damaged one, all positions are the log's own: a cursor of a
@@ -74,6 +76,7 @@ impl Eras {
             put_varint(&mut out, era.bus.map_or(0, |epoch| epoch.0));
             put_varint(&mut out, era.after.0);
             put_varint(&mut out, era.shift);
+            put_varint(&mut out, era.end.unwrap_or(Position::ZERO).0);
         }
         put_varint(&mut out, self.gaps.len() as u64);
         for gap in &self.gaps {
@@ -93,6 +96,7 @@ impl Eras {
                 bus: on_bus.then_some(epoch),
                 after: Position(reader.varint()?),
                 shift: reader.varint()?,
+                end: Some(Position(reader.varint()?)).filter(|end| *end > Position::ZERO),
             });
         }
         let mut gaps = Vec::new();
@@ -111,15 +115,29 @@ impl Eras {
         self.current().bus
     }
 
-    /// Begins an era after `head`: of a bus, at its position `after`, or of the log itself. Returns the
-    /// position in the log after which its events come.
-    pub(super) fn begin(&mut self, bus: Option<Epoch>, after: Position, head: Position) -> Position {
-        let begin = after.max(head);
-        self.eras.push(Era { bus, after: begin, shift: begin.0.wrapping_sub(after.0) });
+    /// Begins an era after `least`: of a bus, at its position `after`, or of the log itself, which has come to
+    /// `head`. Returns the position in the log after which its events come.
+    pub(super) fn begin(
+        &mut self,
+        bus: Option<Epoch>,
+        after: Position,
+        least: Position,
+        head: Position,
+    ) -> Position {
+        let begin = after.max(least);
+        if let Some(last) = self.eras.last_mut() {
+            last.end = Some(head.max(last.after));
+        }
+        self.eras.push(Era { bus, after: begin, shift: begin.0.wrapping_sub(after.0), end: None });
         if self.eras.len() > MOST_ERAS {
             self.eras.remove(0);
         }
         begin
+    }
+
+    /// The position after which the events of the era that goes on now come.
+    pub(super) fn begin_of_current(&self) -> Position {
+        self.current().after
     }
 
     /// Notes that the bus no longer had what stood in (`after`, `up_to`].
@@ -135,6 +153,12 @@ impl Eras {
     /// What the bus could not give any more, oldest first.
     pub(super) fn gaps(&self) -> &[Hole] {
         &self.gaps
+    }
+
+    /// How far the log came on the log of a bus that it was on, and left.
+    pub(super) fn came_to(&self, epoch: Epoch) -> Option<Position> {
+        let era = self.eras.iter().rev().find(|era| era.bus == Some(epoch))?;
+        era.end.map(|end| Position(end.0.wrapping_sub(era.shift)))
     }
 
     /// The position in the log of a position on the bus, in the current era.
@@ -193,13 +217,15 @@ mod tests {
         let mut eras = Eras::own();
         assert_eq!(eras.cursor(Position(7), OWN), cursor(OWN, 7));
         // A bus that counts from one, after a log that stands at 1,000.
-        assert_eq!(eras.begin(Some(BUS), Position(0), Position(1000)), Position(1000));
+        assert_eq!(eras.begin(Some(BUS), Position(0), Position(1000), Position(999)), Position(1000));
         assert_eq!(eras.at_bus(Position(1)), Position(1001));
         assert_eq!(eras.cursor(Position(1001), OWN), cursor(BUS, 1));
         assert_eq!(eras.cursor(Position(1000), OWN), cursor(BUS, 0));
         assert_eq!(eras.cursor(Position(999), OWN), cursor(OWN, 999));
         // And one whose positions are far above.
-        assert_eq!(eras.begin(Some(NEXT), Position(50_000), Position(1010)), Position(50_000));
+        assert_eq!(eras.came_to(BUS), None, "it goes on");
+        let begin = eras.begin(Some(NEXT), Position(50_000), Position(1010), Position(1008));
+        assert_eq!((begin, eras.came_to(BUS)), (Position(50_000), Some(Position(8))));
         assert_eq!(eras.at_bus(Position(50_001)), Position(50_001));
         assert_eq!(eras.place(cursor(NEXT, 50_002), OWN), Place::Current(Position(50_002)));
         assert_eq!(eras.place(cursor(NEXT, 49_999), OWN), Place::BeforeCurrent(Position(50_000)));
@@ -213,7 +239,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(Eras::read(dir.path()), Eras::own());
         let mut eras = Eras::own();
-        eras.begin(Some(BUS), Position(u64::MAX >> 1), Position(5));
+        eras.begin(Some(BUS), Position(u64::MAX >> 1), Position(5), Position(5));
+        eras.begin(None, Position(u64::MAX >> 1), Position(7), Position(7));
         eras.add_gap(Hole { after: Position(9), up_to: Position(12) });
         eras.write(dir.path()).unwrap();
         assert_eq!(Eras::read(dir.path()), eras);
@@ -227,7 +254,7 @@ mod tests {
     fn very_many_take_bounded_space() {
         let mut eras = Eras::own();
         for n in 1..1000 {
-            eras.begin(Some(Epoch(n + 10)), Position(0), Position(n * 10));
+            eras.begin(Some(Epoch(n + 10)), Position(0), Position(n * 10), Position(n * 10));
             eras.add_gap(Hole { after: Position(n * 10), up_to: Position(n * 10 + 5) });
         }
         assert_eq!((eras.eras.len(), eras.gaps.len()), (MOST_ERAS, MOST_GAPS));

@@ -128,9 +128,9 @@ pub struct LogStats {
     pub fsyncs: u64,
     /// How long the last of them took.
     pub last_fsync: Duration,
-    /// Generations that were damaged and put aside.
+    /// Files and generations that were damaged and put aside.
     pub quarantined: u64,
-    /// Damaged blocks and groups that were met and passed over.
+    /// Damaged places that were met and passed over, each counted once: blocks, pages, groups, missing parts.
     pub damaged: u64,
     /// Journals that wait to be packed.
     pub folds_waiting: u64,

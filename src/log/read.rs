@@ -82,7 +82,9 @@ impl Shared {
             return if skipped { Resume { status: ResumeStatus::Expired, start: head } } else { reset };
         }
         let view = self.view();
-        let broken = !on_bus && self.starts.passed_over(position)
+        // Where the era begins is no event's position, though the start before it passed over it.
+        let is_begin = position == eras.begin_of_current();
+        let broken = !on_bus && !is_begin && self.starts.passed_over(position)
             || view.is_broken_after(position)
             || self.is_lost_soon(interest, position, head);
         Resume {

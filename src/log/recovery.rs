@@ -48,6 +48,8 @@ struct Chain {
     last_stored: Position,
     damaged: u64,
     quarantined: u64,
+    /// The last part was put aside: what is missing before the next one was counted with it.
+    after_damage: bool,
     /// What the bus could not give any more: no damage of ours.
     gaps: Vec<Hole>,
 }
@@ -70,6 +72,7 @@ pub(super) fn recover(
         access,
         damaged: 0,
         quarantined: 0,
+        after_damage: false,
         gaps: eras.gaps().to_vec(),
     };
     // Folds are always older than journals: a journal is removed once it is packed.
@@ -130,7 +133,10 @@ pub(super) fn recover(
     }
     let comes_from_bus = options.numbering == Numbering::Own && eras.bus().is_some();
     if comes_from_bus {
-        eras.begin(None, found.next.previous(), found.head);
+        // A cursor that is given before the first event must be of this era: one of the bus that is left would be
+        // answered `reset`, one that was passed over `expired`. So the era has a first position without an event.
+        found.head = eras.begin(None, found.next, found.head, found.head);
+        found.next = found.next.next();
     }
     found.eras = eras;
     if access == Access::ReadOnly {
@@ -252,6 +258,7 @@ impl Chain {
     /// A part says what the last event before it was: a later one than we have means that a part is missing.
     fn link(&mut self, previous_stored: Position) {
         let (after, up_to) = (self.last_stored, previous_stored);
+        let is_counted = std::mem::take(&mut self.after_damage);
         if self.gaps.iter().any(|gap| gap.after <= after && after < up_to && up_to <= gap.up_to) {
             self.hole(after, up_to);
         } else if previous_stored > self.last_stored {
@@ -260,7 +267,7 @@ impl Chain {
                 up_to = previous_stored.0,
                 "a part of the log is missing"
             );
-            self.damaged += 1;
+            self.damaged += u64::from(!is_counted);
             self.hole(self.last_stored, previous_stored);
         }
     }
@@ -286,8 +293,8 @@ impl Chain {
     /// Keeps what cannot be read for whoever wants to look into it.
     fn put_aside(&mut self, path: &Path) {
         tracing::error!(path = %path.display(), "a part of the log is damaged: it is put aside");
-        self.damaged += 1;
         self.quarantined += 1;
+        self.after_damage = true;
         if self.access == Access::ReadOnly {
             return;
         }

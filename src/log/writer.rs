@@ -1,5 +1,6 @@
 //! The one way into the log: append to the active journal, then show; sync from another thread.
 
+use super::directory;
 use super::eras::Eras;
 use super::error::AppendError;
 use super::journal::{self, Header, Journal};
@@ -18,6 +19,8 @@ use std::time::Instant;
 pub(super) const MOST_WAITING: usize = 6;
 /// Groups that are rewritten after a failed sync are cut to about this many events.
 const REWRITE_EVENTS: usize = 1024;
+/// What is written to see whether the disk takes anything again: an event of common size.
+const TRIAL_BYTES: usize = 64 << 10;
 
 /// What only the appending thread touches.
 pub(super) struct Writer {
@@ -75,6 +78,22 @@ impl Shared {
         }
         self.head.store(last.position.0, Ordering::Release);
         Ok(())
+    }
+
+    /// See [`super::Log::try_out`].
+    pub(super) fn try_out(&self) -> Result<(), AppendError> {
+        if self.reserve.is_released() {
+            return Err(AppendError::Full);
+        }
+        let active = lock(&self.writer).active.clone().filter(|active| !self.is_full(active, 1));
+        if active.is_none() && self.waiting() >= MOST_WAITING {
+            return Err(AppendError::Behind);
+        }
+        // As far out as the next event would stand: a limit on the size of files is a full disk, too.
+        let end = active.map_or(0, |active| active.journal.bytes());
+        directory::try_out(self.directory.path(), end, TRIAL_BYTES).map_err(|error| self.refused(error))?;
+        // What an earlier sync did not make durable is still to be.
+        self.sync().map(drop)
     }
 
     /// One write of the stored events of a group.
@@ -143,7 +162,7 @@ impl Shared {
         let head = self.next_position().previous();
         // A stretch without events, in which those that are missing stood.
         let gap = Hole { after: head, up_to: if lost { head.next() } else { head } };
-        let begin = eras.begin(Some(epoch), after, gap.up_to);
+        let begin = eras.begin(Some(epoch), after, gap.up_to, self.head());
         if lost {
             eras.add_gap(gap);
         }

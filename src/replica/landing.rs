@@ -26,6 +26,10 @@ impl Landing for Shore {
         self.log.on_bus()
     }
 
+    fn came_to(&self, epoch: Epoch) -> Option<Position> {
+        self.log.came_to(epoch)
+    }
+
     fn head(&self) -> Position {
         self.log.head()
     }

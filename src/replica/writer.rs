@@ -128,6 +128,10 @@ impl Writer {
                 }
             }
         }
+        if !appended && !group.probes.is_empty() && !self.health.is_writable() {
+            // Nobody may publish while the node is not ready: then it is for the probes to find it mended.
+            self.report(&self.log.try_out());
+        }
         self.settler.add(group.slots, appended);
         for (number, event) in group.early {
             let shown = Arc::new(Shown::early(event));

@@ -59,28 +59,12 @@ impl Admin {
         json(StatusCode::OK, body.to_string())
     }
 
-    /// Ready means that publishes are accepted and that a probe has come back over the bus of late: proof of
-    /// delivery, not of an open port.
     fn readiness(&self) -> Response<Full<Bytes>> {
-        let node = &self.node;
-        let limit = node.settings().probe_interval * 2;
-        let status = node.bus.status();
-        let bus = match (status.trouble, node.since_probe()) {
-            (Some(trouble), _) => trouble,
-            (None, None) => "no probe has come back yet".to_owned(),
-            (None, Some(age)) if age > limit => format!(
-                "nothing comes back over the bus: the last probe did {} ms ago, though the link stands",
-                age.as_millis()
-            ),
-            (None, Some(_)) => "ok".to_owned(),
-        };
-        let outbox = if status.outbox_takes { "ok" } else { "the outbox refuses events: see the log lines" };
-        let log = if node.health.is_writable() { "ok" } else { "the log refuses events: see the log lines" };
-        let drain = if node.is_draining() { "shutting down" } else { "ok" };
-        let ready = bus == "ok" && outbox == "ok" && log == "ok" && drain == "ok";
+        let readiness = self.node.readiness();
+        let ready = readiness.is_ready();
         let body = serde_json::json!({
             "status": if ready { "ok" } else { "unavailable" },
-            "checks": {"bus": bus, "outbox": outbox, "log": log, "drain": drain},
+            "checks": std::collections::BTreeMap::from(readiness.checks()),
         });
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         json(status, body.to_string())
@@ -89,13 +73,8 @@ impl Admin {
 
 impl Handler for Admin {
     async fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Reply {
-        match self.answer(request, peer).await {
-            Ok(response) => Reply::Http(response),
-            Err(error) => {
-                self.node.metrics.error(error.code);
-                error.into()
-            }
-        }
+        let answer = self.answer(request, peer).await;
+        Reply::Http(answer.unwrap_or_else(|error| self.node.count_and_answer(error)))
     }
 }
 
@@ -104,6 +83,7 @@ fn metrics(node: &Node) -> String {
     let metrics = &node.metrics;
     let stats = node.source.log.stats();
     let (events, bytes) = node.inflow.depth();
+    metrics.ready.set(node.readiness().is_ready().into());
     let status = node.bus.status();
     metrics.queue_events.set((events + status.held_events) as i64);
     metrics.queue_bytes.set((bytes + status.held_bytes) as i64);

@@ -182,12 +182,7 @@ fn not_kept() -> ApiError {
 
 impl Handler for App {
     async fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Reply {
-        match self.answer(request, peer).await {
-            Ok(response) => Reply::Http(response),
-            Err(error) => {
-                self.node.metrics.error(error.code);
-                error.into()
-            }
-        }
+        let answer = self.answer(request, peer).await;
+        Reply::Http(answer.unwrap_or_else(|error| self.node.count_and_answer(error)))
     }
 }

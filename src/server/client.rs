@@ -35,10 +35,7 @@ impl Client {
         let settings = self.node.settings();
         let origin = match settings.origins.check(&request, peer) {
             Ok(origin) => origin,
-            Err(error) => {
-                self.node.metrics.error(error.code);
-                return error.into();
-            }
+            Err(error) => return Reply::Http(self.node.count_and_answer(error)),
         };
         let result = if request.method() == Method::OPTIONS {
             Ok(Reply::Http(preflight(request.headers())))
@@ -57,10 +54,7 @@ impl Client {
         let mut response = match result {
             Ok(Reply::Http(response)) => response,
             Ok(takeover) => return takeover,
-            Err(error) => {
-                self.node.metrics.error(error.code);
-                error.into_response()
-            }
+            Err(error) => self.node.count_and_answer(error),
         };
         allow_origin(response.headers_mut(), &origin, settings.credentials);
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

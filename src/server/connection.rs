@@ -91,6 +91,10 @@ const CHECKS: u32 = 4;
 /// destroyed by a reset.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// How long a connection that waits for a request, be it the first or the next, is still served when the listener
+/// stops: that request may be on its way, and would otherwise be lost. Its answer says `Connection: close`.
+const RETIREMENT: Duration = Duration::from_millis(500);
+
 type Slot = Arc<Mutex<Option<Takeover>>>;
 
 /// Serves one connection to its end.
@@ -111,7 +115,8 @@ pub(super) async fn serve<H: Handler>(
     let mut seen = (state.owes(), Instant::now());
     let mut check = pin!(tokio::time::sleep(limits.header_timeout / CHECKS));
     let mut stop = pin!(stopping.wait_for(|stopping| *stopping));
-    let mut stopped = false;
+    let mut retired = pin!(tokio::time::sleep(Duration::MAX));
+    let (mut leaving, mut shut) = (false, false);
     let end = poll_fn(|context| {
         let served = connection.poll_without_shutdown(context);
         if let Some(takeover) = slot.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -133,9 +138,15 @@ pub(super) async fn serve<H: Handler>(
                 _ => check.as_mut().reset(now + limits.header_timeout / CHECKS),
             }
         }
-        if !stopped && stop.as_mut().poll(context).is_ready() {
-            stopped = true;
-            // Answers what is in flight, then closes; an idle connection closes at once.
+        if !leaving && stop.as_mut().poll(context).is_ready() {
+            leaving = true;
+            state.retire();
+            retired.as_mut().reset(Instant::now() + RETIREMENT);
+        }
+        let in_request = state.owes().0 == Owes::Nothing;
+        if leaving && !shut && (in_request || retired.as_mut().poll(context).is_ready()) {
+            shut = true;
+            // Answers what is in flight, then closes; a connection without a request closes at once.
             Pin::new(&mut connection).graceful_shutdown();
             context.waker().wake_by_ref();
         }
@@ -205,7 +216,12 @@ impl<H: Handler> Service<Request<Incoming>> for RequestService<H> {
             let reply = reply.await;
             state.request_ends();
             match reply {
-                Reply::Http(response) => Ok(response),
+                Reply::Http(mut response) => {
+                    if state.is_retired() {
+                        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                    }
+                    Ok(response)
+                }
                 Reply::Takeover(takeover) => {
                     *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(takeover);
                     // The connection is taken apart at its next look at the slot, right after this poll.

@@ -19,6 +19,8 @@ pub(super) struct GuardState {
     /// Some of a request head has come.
     in_head: AtomicBool,
     requests: AtomicU64,
+    /// The listener stops: the next answer is the last.
+    retired: AtomicBool,
 }
 
 impl GuardState {
@@ -32,6 +34,16 @@ impl GuardState {
     /// The body was read and the answer is ready; what follows is the next head.
     pub(super) fn request_ends(&self) {
         self.in_request.store(false, Ordering::Relaxed);
+    }
+
+    /// From now on every answer asks to close the connection.
+    pub(super) fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the next answer is the last.
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
     }
 
     /// What the client owes, and how many requests it has made: two equal answers mean that nothing happened.

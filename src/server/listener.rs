@@ -5,6 +5,7 @@ use super::proxy_protocol;
 use super::stream::Stream;
 use super::tls::Tls;
 use crate::config::Network;
+use crate::systemd::PassedSocket;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::fmt;
 use std::io;
@@ -61,7 +62,11 @@ pub struct Listener {
 
 enum Bound {
     Tcp(TcpListener),
-    Unix { listener: UnixListener, _file: UnixSocketFile },
+    /// The file is ours to remove, unless the socket was passed to us.
+    Unix {
+        listener: UnixListener,
+        _file: Option<UnixSocketFile>,
+    },
 }
 
 /// Removes the file of a Unix socket when it is no longer listened on.
@@ -93,7 +98,7 @@ impl Listener {
                 let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
                 socket.set_nonblocking(true)?;
                 socket.bind(&socket2::SockAddr::unix(path)?)?;
-                let file = UnixSocketFile(path.clone());
+                let file = Some(UnixSocketFile(path.clone()));
                 // Nobody can connect before `listen`, so the mode is in force for the first one.
                 std::fs::set_permissions(path, std::fs::Permissions::from_mode(*mode))?;
                 socket.listen(BACKLOG)?;
@@ -116,6 +121,35 @@ impl Listener {
     /// Takes connections of these proxies only, where it is TCP, each of which begins with a PROXY header.
     pub fn with_proxies(self, proxies: Option<Arc<[Network]>>) -> Self {
         Self { proxies, ..self }
+    }
+
+    /// Takes over a socket that is listened on already.
+    pub fn passed(socket: PassedSocket) -> io::Result<Self> {
+        match socket {
+            PassedSocket::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                let address = Address::Tcp(listener.local_addr()?);
+                Ok(Self {
+                    socket: Bound::Tcp(TcpListener::from_std(listener)?),
+                    address,
+                    tls: None,
+                    proxies: None,
+                })
+            }
+            PassedSocket::Unix(listener) => {
+                listener.set_nonblocking(true)?;
+                let name = listener.local_addr()?;
+                let path = name.as_pathname().unwrap_or(Path::new("(without a name)")).to_owned();
+                let mode = std::fs::metadata(&path).map_or(0, |file| file.permissions().mode() & 0o7777);
+                let listener = UnixListener::from_std(listener)?;
+                Ok(Self {
+                    socket: Bound::Unix { listener, _file: None },
+                    address: Address::Unix { path, mode },
+                    tls: None,
+                    proxies: None,
+                })
+            }
+        }
     }
 
     /// Where it listens: with the port that was taken.

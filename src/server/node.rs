@@ -1,6 +1,7 @@
 //! What the listeners share: the flows, the limits in force, the clients.
 
 use super::channel_rates::ChannelRates;
+use super::error::ApiError;
 use super::host::{OriginPolicy, PrivateRules};
 use super::refusal_log::RefusalLog;
 use super::registry::Registry;
@@ -13,6 +14,9 @@ use crate::metrics::Metrics;
 use crate::publish::Publisher;
 use crate::replica::Health;
 use crate::subscribe::Source;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::Response;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -160,6 +164,12 @@ impl Node {
     /// The configuration in force, secrets masked.
     pub fn config(&self) -> serde_json::Value {
         self.config.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The answer to a request that is refused, which is counted.
+    pub(super) fn count_and_answer(&self, error: ApiError) -> Response<Full<Bytes>> {
+        self.metrics.error(error.code);
+        error.into_response()
     }
 
     /// Readiness off.

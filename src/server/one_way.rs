@@ -222,19 +222,19 @@ impl Client {
         }
         loop {
             while heartbeat.as_mut().poll(context).is_ready() {
-                let settings = self.node.settings();
-                if self.outlet.stalled_for() >= settings.stall_timeout {
-                    self.node.metrics.closed(CloseReason::TooSlow.code());
-                    return Poll::Ready(());
-                }
-                heartbeat.as_mut().reset(Instant::now() + settings.sse_heartbeat);
+                heartbeat.as_mut().reset(Instant::now() + self.node.settings().sse_heartbeat);
                 if self.outlet.is_flushed() {
                     let at = self.subscription.settle();
                     self.outlet.send(self.kind.note(&self.node, Note::Heartbeat, at));
                     self.told = at;
                 }
             }
-            match ready!(self.poll_write(context)) {
+            let Poll::Ready(halt) = self.poll_write(context) else {
+                ready!(self.outlet.poll_stalled(|| self.node.settings().stall_timeout, context));
+                self.node.metrics.closed(CloseReason::TooSlow.code());
+                return Poll::Ready(());
+            };
+            match halt {
                 Halt::Lost => {
                     let at = self.subscription.position();
                     self.outlet.send(self.kind.note(&self.node, Note::Resume(Resume::Expired), at));

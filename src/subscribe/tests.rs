@@ -296,6 +296,8 @@ async fn what_was_shown_early_does_not_come_again() {
             .collect();
         // Published by this node, in order; those from `returned` on are on their way over the bus.
         let mut own: Vec<Event> = Vec::new();
+        // Their numbers; those between were refused, and never come.
+        let mut numbers: Vec<u64> = Vec::new();
         let (mut early, mut returned) = (0, 0);
         let mut away = false;
         for _ in 0..300 {
@@ -304,13 +306,15 @@ async fn what_was_shown_early_does_not_come_again() {
                     let channel = *random.choice(&["a.x", "b.y", "c"]).unwrap();
                     let event = bench.event(channel);
                     own.push(event);
+                    let refused = u64::from(random.u8(..) < 30);
+                    numbers.push(numbers.last().unwrap_or(&0) + 1 + refused);
                 }
                 100..150 => {
                     for _ in 0..random.usize(1..8) {
                         if returned < own.len() && !away {
                             let event = own[returned].clone();
+                            bench.come_back(numbers[returned], &event);
                             returned += 1;
-                            bench.come_back(returned as u64, &event);
                         }
                     }
                 }
@@ -326,15 +330,15 @@ async fn what_was_shown_early_does_not_come_again() {
                 early = early.max(returned);
                 while early < own.len() {
                     let shown = Arc::new(Shown::early(own[early].clone()));
+                    bench.source.hub.show_early(numbers[early], shown);
                     early += 1;
-                    bench.source.hub.show_early(early as u64, shown);
                 }
             }
         }
         while returned < own.len() {
             let event = own[returned].clone();
+            bench.come_back(numbers[returned], &event);
             returned += 1;
-            bench.come_back(returned as u64, &event);
         }
         for (patterns, client, found) in &mut clients {
             drain_ids(client, found).await;

@@ -3,6 +3,9 @@
 //!
 //! Where a new test goes:
 
+/// Real servers of a bus, and what happens to them and to the network before them.
+#[path = "../servers/mod.rs"]
+mod servers;
 /// The node under test, clients for every transport, load, and waiting with a deadline.
 mod support;
 
@@ -50,6 +53,8 @@ mod auth_tokens;
 /// TLS on every listener: certificates that are replaced, and clients that must show one.
 mod tls;
 
+/// A wall clock that jumps.
+mod clock;
 /// What was acknowledged survives `kill -9` and a full disk.
 mod durability;
 /// Each event once and in order, whatever breaks.
@@ -69,6 +74,26 @@ mod bad_http;
 mod bad_input;
 /// Clients that are slow on purpose, or claim more than they send.
 mod bad_peers;
+
+/// Users, passwords and TLS on the bus, and that nobody is told of them.
+mod bus_access;
+/// A node that was off reads on; one that comes too late says so.
+mod bus_catch_up;
+/// Each event once and in one order, whatever the bus does with it.
+mod bus_exactly_once;
+/// The bus loses what it has, or another server takes over.
+mod bus_loss;
+/// Apps that speak Redis or NATS themselves, other fleets, newer nodes, nonsense.
+mod bus_neighbours;
+/// The bus is gone, frozen or slow: apps and clients notice nothing, and nothing is lost.
+mod bus_outage;
+/// A bus that takes publishes and gives nothing back is noticed and left; what is measured and logged of it.
+mod bus_probe;
+/// A client comes back to any node.
+mod bus_resume;
+/// A node moves from one bus to another.
+mod bus_switch;
+
 /// A real browser: `EventSource` and `WebSocket` from a page of another origin, across a restart.
 mod browser;
 /// Which names the node answers to, and which browsers it serves.
@@ -78,5 +103,9 @@ mod browser_safety;
 mod command_line;
 /// The configuration: unknown keys, order of sources, `check-config`, reload.
 mod configuration;
+/// `status`, `doctor`, `tail`.
+mod looking_inside;
 /// Probes, metrics, signals, logs, refusal to start.
 mod operations;
+/// Ready, reloading, stopping and the watchdog as systemd hears them; sockets that it passes.
+mod systemd;

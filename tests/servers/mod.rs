@@ -10,7 +10,6 @@ mod nats;
 mod process;
 mod proxy;
 mod redis;
-#[path = "../it/support/wait.rs"]
 pub(crate) mod wait;
 
 pub(crate) use self::redis::{RedisCluster, RedisServer, RedisSetup, Sentinels};

@@ -28,9 +28,9 @@ use tokio::task::JoinHandle;
 const BATCH_EVENTS: usize = 1024;
 /// About the most bytes of one send.
 const BATCH_BYTES: u64 = 1 << 20;
-/// A bus that takes longer than this to confirm, so many times in a row, is slow, until it is quick again for a
-/// few.
-const SLOW: Duration = Duration::from_millis(10);
+/// A bus that takes longer than this part of the hedge time to confirm, so many times in a row, is slow, until it
+/// is quick again for a few.
+const SLOW_PART: u32 = 5;
 const SLOW_SENDS: u32 = 4;
 const QUICK_SENDS: u32 = 2;
 /// How long a shutdown goes on sending what the outbox has.
@@ -79,8 +79,8 @@ struct Pace {
 }
 
 impl Pace {
-    fn note(&mut self, took: Duration) {
-        if (took > SLOW) == self.is_slow {
+    fn note(&mut self, is_slow: bool) {
+        if is_slow == self.is_slow {
             self.against = 0;
             return;
         }
@@ -240,29 +240,18 @@ impl<S: Sender> Carrier<S> {
         }
     }
 
-    /// Goes by disk when the bus has not confirmed something in time.
+    /// Goes by disk when something has not come back in time. If the bus has confirmed it, it is not written, but
+    /// answered and shown early: what its publisher sends next must not be shown before it.
     async fn hedge(&mut self) {
         let (now, patience) = (Instant::now(), self.patience());
-        let overdue = |direct: &Direct| direct.accepted + patience <= now;
-        if !self.window.front().is_some_and(overdue) {
-            return;
-        }
-        if self.window.iter().take_while(|direct| overdue(direct)).any(|direct| !direct.confirmed) {
+        if self.window.front().is_some_and(|direct| direct.accepted + patience <= now) {
             self.go_by_disk().await;
-            return;
-        }
-        // It is on the bus, and yet does not come back: the answer need not wait for that.
-        while self.window.front().is_some_and(overdue) {
-            if let Some(direct) = self.window.pop_front() {
-                self.shared.settle(direct.number, Outcome::Confirmed, false);
-                self.shared.release(direct.bytes);
-            }
         }
     }
 
     /// How long a publish waits for the bus.
     fn patience(&self) -> Duration {
-        if self.pace.is_slow { self.hedge.min(SLOW) } else { self.hedge }
+        if self.pace.is_slow { self.hedge / SLOW_PART } else { self.hedge }
     }
 
     /// Everything that the bus has not confirmed goes through the outbox from now on, and so does what follows.
@@ -415,7 +404,7 @@ impl<S: Sender> Carrier<S> {
     async fn note_sent(&mut self, sent: Sent<S>) {
         let Sent { sender, batch, took, result } = sent;
         if let Some(took) = took {
-            self.pace.note(took);
+            self.pace.note(took > self.hedge / SLOW_PART);
         }
         let confirmed = result.as_ref().map_or_else(|failure| failure.confirmed, |()| usize::MAX);
         match &batch {

@@ -8,6 +8,9 @@ pub trait Landing: Send + Sync + 'static {
     /// The log of the bus that this node is on, and how far it has come on it.
     fn on_bus(&self) -> Option<(Epoch, Position)>;
 
+    /// How far it came on the log of a bus that it was on before and left.
+    fn came_to(&self, epoch: Epoch) -> Option<Position>;
+
     /// The newest position in the log of this node.
     fn head(&self) -> Position;
 

@@ -157,7 +157,9 @@ impl<B: Backend> Link<B> {
     }
 
     async fn begin_epoch(&mut self, epoch: Epoch, after: Position) -> io::Result<()> {
-        let lost = self.reader.epoch.is_some();
+        // It may have been on this log before, and left: what it has of it is read again, but not taken again.
+        let came_to = self.landing.came_to(epoch);
+        let lost = self.reader.epoch.is_some() || came_to.is_some_and(|position| position < after);
         if lost {
             self.shared.metrics.bus.gaps.inc();
             tracing::warn!(
@@ -168,7 +170,8 @@ impl<B: Backend> Link<B> {
             tracing::info!(epoch = %epoch, "this node joins the log on the bus");
         }
         self.settle_pipeline().await;
-        self.reader.landed = self.landing.begin_era(epoch, after, lost)?;
+        let begin = came_to.map_or(after, |position| position.max(after));
+        self.reader.landed = self.landing.begin_era(epoch, begin, lost)?;
         (self.reader.epoch, self.reader.position) = (Some(epoch), Some(after));
         self.reader.dirty = true;
         Ok(())

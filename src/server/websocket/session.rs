@@ -33,7 +33,7 @@ const READ_BYTES: usize = 16 << 10;
 const READS_AT_ONCE: usize = 8;
 /// Answers that may wait for the socket; beyond that nothing more is read from this client.
 pub(super) const WAITING_BYTES: usize = 64 << 10;
-/// How often a client is looked at when no pings are sent.
+/// How often it is looked at whether a client is idle when no pings are sent.
 const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 /// For the closing handshake.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -219,12 +219,9 @@ impl Session {
         }
         while heartbeat.as_mut().poll(context).is_ready() {
             let settings = self.node.settings();
-            if self.outlet.stalled_for() >= settings.stall_timeout {
-                return Poll::Ready(End::Close(CloseReason::TooSlow));
-            }
-            // A client that does not read gets no ping either, and is told apart by the stall above.
+            // A client that does not read gets no ping either, and is cut off for its stall.
             let quiet = settings.idle_timeout.is_some_and(|most| self.heard.elapsed() >= most);
-            if quiet && self.outlet.stalled_for().is_zero() {
+            if quiet && !self.outlet.is_stalled() {
                 return Poll::Ready(End::Close(CloseReason::Idle));
             }
             heartbeat.as_mut().reset(Instant::now() + settings.heartbeat.unwrap_or(CHECK_INTERVAL));
@@ -264,7 +261,8 @@ impl Session {
                 && !self.subscription.is_reading_log();
             progress |= self.poll_work(idle, context);
             if !progress {
-                return Poll::Pending;
+                ready!(self.outlet.poll_stalled(|| self.node.settings().stall_timeout, context));
+                return Poll::Ready(End::Close(CloseReason::TooSlow));
             }
         }
     }

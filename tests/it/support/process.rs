@@ -27,7 +27,7 @@ pub(super) fn shed_environment(command: &mut Command) {
         let text = name.to_string_lossy();
         if text.starts_with("SIDEWIRE_")
             || text.starts_with("LISTEN_")
-            || matches!(&*text, "RUST_LOG" | "NOTIFY_SOCKET")
+            || matches!(&*text, "RUST_LOG" | "NOTIFY_SOCKET" | "WATCHDOG_USEC" | "WATCHDOG_PID")
         {
             command.env_remove(&name);
         }

@@ -89,7 +89,9 @@ impl Sentinels {
                     say_so += usize::from(told.get(1) == Some(&port));
                 }
             }
-            let role: String = self.servers[which].command(&["INFO", "replication"]).await;
+            // Sentinels cut the connections of a server that they promote.
+            let told = self.servers[which].try_command::<String>(&["INFO", "replication"]).await;
+            let role = told.unwrap_or_default();
             (say_so >= 2 && role.contains("role:master")).then_some(())
         })
         .await;

@@ -1,0 +1,147 @@
+//! `sidewire doctor`: what is wrong with a node and around it.
+
+mod host;
+mod round_trip;
+
+use super::address::NodeAddress;
+use super::error::CliError;
+use super::http::HttpClient;
+use super::output;
+use super::scrape::Scrape;
+use crate::config::{Config, Sources};
+use clap::Args;
+use std::fmt;
+use std::path::PathBuf;
+
+/// Options of `doctor`.
+#[derive(Args, Debug)]
+pub struct DoctorArgs {
+    /// Only publish an event and receive it: nothing of this host is looked at
+    #[arg(long)]
+    round_trip: bool,
+    /// The app listener: host:port, http://host:port or unix:/path [default: as configured]
+    #[arg(long, value_name = "ADDRESS")]
+    app: Option<NodeAddress>,
+    /// The client listener [default: as configured]
+    #[arg(long, value_name = "ADDRESS")]
+    client: Option<NodeAddress>,
+    /// The admin listener [default: as configured]
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<NodeAddress>,
+    /// The client listener as clients reach it, through a proxy: http://host or host:port
+    #[arg(long, value_name = "ADDRESS")]
+    proxy: Option<NodeAddress>,
+    /// A token for the client listener, which may read sidewire.doctor.>
+    #[arg(long, value_name = "TOKEN", env = "SIDEWIRE_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// Configuration file
+    #[arg(long, value_name = "FILE", env = "SIDEWIRE_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+/// What was looked at, and what was found.
+struct Finding {
+    what: &'static str,
+    verdict: Verdict,
+}
+
+/// What was found.
+enum Verdict {
+    /// As it should be.
+    Good(String),
+    /// It works, and yet deserves a second thought.
+    Doubtful(String),
+    /// Wrong; the words say what to do.
+    Bad(String),
+}
+
+impl Finding {
+    fn new(what: &'static str, result: Result<String, String>) -> Self {
+        Self { what, verdict: result.map_or_else(Verdict::Bad, Verdict::Good) }
+    }
+
+    fn doubtful(what: &'static str, words: String) -> Self {
+        Self { what, verdict: Verdict::Doubtful(words) }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (mark, words) = match &self.verdict {
+            Verdict::Good(words) => ("ok  ", words),
+            Verdict::Doubtful(words) => ("warn", words),
+            Verdict::Bad(words) => ("FAIL", words),
+        };
+        write!(f, "{mark} {}: {words}", self.what)
+    }
+}
+
+/// Prints a line for each thing it has looked at; fails if one of them is bad.
+pub(super) async fn run(args: DoctorArgs) -> Result<(), CliError> {
+    let config = Config::load(Sources::of_process(args.config.clone()))?;
+    let resolve = |typed: Option<NodeAddress>, listener: fn(&Config) -> &[crate::config::ListenAddress]| {
+        NodeAddress::resolve(typed, args.config.clone(), listener)
+    };
+    let app = resolve(args.app, |config| &config.app.listen)?;
+    let client = resolve(args.client, |config| &config.client.listen)?;
+    let mut bad = 0;
+    let mut tell = |findings: Vec<Finding>| {
+        bad += findings.iter().filter(|finding| matches!(finding.verdict, Verdict::Bad(_))).count();
+        output::lines(findings.iter().map(ToString::to_string))
+    };
+    if !args.round_trip {
+        let admin = resolve(args.admin, |config| &config.admin.listen)?;
+        tell(host::look(&config))?;
+        tell(look_at_node(admin).await)?;
+    }
+    let token = args.token.as_deref();
+    tell(vec![Finding::new("round trip", round_trip::publish_and_receive(&app, &client, token).await)])?;
+    if let Some(proxy) = args.proxy {
+        tell(vec![Finding::new("proxy", round_trip::through_a_proxy(&app, &proxy, token).await)])?;
+    }
+    match bad {
+        0 => Ok(()),
+        1 => Err(CliError::NotReady("1 thing is wrong".into())),
+        many => Err(CliError::NotReady(format!("{many} things are wrong"))),
+    }
+}
+
+/// What the node says of itself.
+async fn look_at_node(admin: NodeAddress) -> Vec<Finding> {
+    let look = match Scrape::take(&mut HttpClient::new(admin)).await {
+        Ok(look) => look,
+        Err(error) => return vec![Finding::new("node", Err(error.to_string()))],
+    };
+    let version = look.health["version"].as_str().unwrap_or("?").to_owned();
+    let mut findings = vec![if version == env!("CARGO_PKG_VERSION") {
+        Finding::new("node", Ok(format!("version {version} runs")))
+    } else {
+        let ours = env!("CARGO_PKG_VERSION");
+        Finding::doubtful(
+            "node",
+            format!("version {version} runs, and this is {ours}: restart it after an upgrade"),
+        )
+    }];
+    for (name, what) in [("bus", "bus"), ("log", "log"), ("drain", "drain")] {
+        let state = look.readiness["checks"][name].as_str().unwrap_or("not told");
+        let result = if state == "ok" { Ok("ready".to_owned()) } else { Err(state.to_owned()) };
+        findings.push(Finding::new(what, result));
+    }
+    if look.get("sidewire_bus_breaker_open").is_some_and(|open| open > 0.0) {
+        let words = "the link does not work and is tried again with pauses: see the log lines for the reason";
+        findings.push(Finding::new("bus link", Err(words.into())));
+    }
+    if let Some(damaged) = look.get("sidewire_log_damaged").filter(|damaged| *damaged > 0.0) {
+        let words =
+            format!("{damaged} parts of the log are damaged: the log lines name them; check the disk");
+        findings.push(Finding::new("log files", Err(words)));
+    }
+    if let (Some(used), Some(most)) =
+        (look.get("sidewire_log_disk_bytes"), look.get("sidewire_log_max_bytes"))
+        && used > most * 0.9
+    {
+        let words = "uses more than 90 % of log.max_bytes: the oldest events go before their time".into();
+        findings.push(Finding::doubtful("log size", words));
+    }
+    findings
+}
