@@ -272,6 +272,12 @@ impl Config {
         self.bus.check(reader);
         self.check_auth(reader);
         self.check_tls(reader);
+        if self.client.proxy_protocol && self.client.trusted_proxies.is_empty() {
+            reader.refuse(
+                "client.proxy_protocol",
+                "needs client.trusted_proxies; write who may tell addresses",
+            );
+        }
         for (index, route) in self.client.routes.iter().enumerate() {
             if self.client.routes[..index].iter().any(|earlier| earlier.same_paths_as(route)) {
                 reader.refuse(

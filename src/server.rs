@@ -24,6 +24,7 @@ mod offenders;
 mod one_way;
 mod outlet;
 mod poll;
+mod proxy_protocol;
 mod publish;
 mod rate;
 mod readiness;

@@ -190,7 +190,7 @@ impl Sidecar {
                 return;
             }
         };
-        let fixed: [(&str, bool); 9] = [
+        let fixed: [(&str, bool); 10] = [
             ("tls_cert_file", !tls_as_before),
             (
                 "listen",
@@ -200,6 +200,12 @@ impl Sidecar {
             ),
             ("log", self.config.log != config.log),
             ("bus", self.config.bus != config.bus),
+            (
+                "client.proxy_protocol",
+                self.config.client.proxy_protocol != config.client.proxy_protocol
+                    || (config.client.proxy_protocol
+                        && self.config.client.trusted_proxies != config.client.trusted_proxies),
+            ),
             ("telemetry.audit_file", self.config.telemetry.audit_file != config.telemetry.audit_file),
             ("telemetry.log_format", self.config.telemetry.log_format != config.telemetry.log_format),
             ("queue", self.config.queue != config.queue),
@@ -319,7 +325,9 @@ fn serve(
             "client" => certificates.client.clone(),
             _ => certificates.admin.clone(),
         };
-        let socket = socket.with_tls(tls);
+        let proxies = (listener == "client" && config.client.proxy_protocol)
+            .then(|| config.client.trusted_proxies.clone().into());
+        let socket = socket.with_tls(tls).with_proxies(proxies);
         tracing::info!(listener, address = %socket.address(), "listening");
         let stopping = if listener == "client" { &stopping.clients } else { &stopping.others }.subscribe();
         match listener {

@@ -133,6 +133,8 @@ section! {
         allow_anonymous: bool,
         /// The proxies whose word on where a client is counts.
         trusted_proxies: Vec<Network>,
+        /// Whether each connection begins with a PROXY header of one of them.
+        proxy_protocol: bool,
         /// Whose pages may connect. Empty: the listener's own, and loopback ones while it listens on loopback.
         allowed_origins: Vec<AllowedOrigin>,
         /// Between two pings to a WebSocket client; `None` sends none.
