@@ -7,6 +7,8 @@ SHELL := bash
 # Tools that are built from source once are kept here.
 CACHE ?= $(CURDIR)/.cache
 DENY_VERSION := 0.20.2
+CARGO_DEB_VERSION := 3.8.0
+CARGO_SBOM_VERSION := 0.10.0
 export PATH := $(CACHE)/tools/bin:$(PATH)
 
 # How many tests run at a time: most of them wait more than they work.
@@ -14,7 +16,7 @@ TEST_THREADS ?= 4
 # How long `make fuzz` stays with each target.
 FUZZ_SECONDS ?= 60
 
-.PHONY: help run test setup format clippy cargo-test documentation readme conformance deploy-checks licences lint audit bench fuzz
+.PHONY: help run test setup format clippy cargo-test documentation readme conformance deploy-checks release licences lint audit bench fuzz
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,10 +63,14 @@ conformance: ## the WebSocket conformance cases against `sidewire echo`
 deploy-checks: ## units, chart, dashboards and proxy configurations, by the real tools
 	tests/setup.sh --deploy
 	tests/deploy/tools.sh $(CACHE)/tools
+	$(MAKE) --no-print-directory $(CACHE)/tools/bin/cargo-deb
 	cargo build --locked --quiet
 	tests/deploy/units.sh target/debug/sidewire
 	$(CACHE)/tools/python/bin/python tests/deploy/helm.py helm kube-score target/debug/sidewire
 	$(CACHE)/tools/python/bin/python tests/deploy/prometheus.py target/debug/sidewire
+	python3 tests/deploy/proxies.py target/debug/sidewire
+	tests/deploy/package.sh target/debug/sidewire
+	$(CACHE)/tools/python/bin/hadolint Dockerfile
 
 licences: $(CACHE)/tools/bin/cargo-deny ## licences, duplicate crates and where crates come from
 	cargo deny --locked check licenses bans sources
@@ -75,6 +81,17 @@ audit: $(CACHE)/tools/bin/cargo-deny ## known faults of the crates in use (asks 
 $(CACHE)/tools/bin/cargo-deny:
 	cargo install --locked --version $(DENY_VERSION) --root $(CACHE)/tools --target-dir $(CACHE)/tools/target cargo-deny
 	rm -rf $(CACHE)/tools/target
+
+$(CACHE)/tools/bin/cargo-deb:
+	cargo install --locked --version $(CARGO_DEB_VERSION) --root $(CACHE)/tools --target-dir $(CACHE)/tools/target cargo-deb
+	rm -rf $(CACHE)/tools/target
+
+$(CACHE)/tools/bin/cargo-sbom:
+	cargo install --locked --version $(CARGO_SBOM_VERSION) --root $(CACHE)/tools --target-dir $(CACHE)/tools/target cargo-sbom
+	rm -rf $(CACHE)/tools/target
+
+release: $(CACHE)/tools/bin/cargo-deb $(CACHE)/tools/bin/cargo-sbom ## archive with a static binary, Debian package, SBOM and checksums, below target/dist
+	packaging/release.sh
 
 bench: ## measure beside the floor and nginx + Nchan; QUICK=1 for a short version
 	CACHE=$(CACHE) tests/setup.sh --bench

@@ -35,6 +35,7 @@ pub mod server;
 pub mod websocket;
 
 // Around it: what it is told, what it counts, how it is put together.
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod metrics;

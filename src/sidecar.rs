@@ -6,6 +6,7 @@ mod settings;
 
 pub use backends::{nats_kept, nats_options, nats_patterns, redis_options};
 
+use crate::audit::Audit;
 use crate::auth::{AuthError, Authority, Revocations};
 use crate::config::{Config, ListenAddress};
 use crate::hub::{Hub, RingLimits};
@@ -63,6 +64,8 @@ pub enum StartError {
     },
     /// The outbox cannot be opened.
     Outbox(crate::outbox::OpenError),
+    /// The audit log cannot be written.
+    Audit(io::Error),
     /// The keys of tokens cannot be used.
     Auth(AuthError),
     /// The certificates of the listeners cannot be used.
@@ -92,6 +95,7 @@ impl fmt::Display for StartError {
                 "cannot listen on {address}: {error}; choose another address with `{listener}.listen`, or stop what listens there"
             ),
             Self::Outbox(error) => write!(f, "the outbox cannot be opened: {error}"),
+            Self::Audit(error) => write!(f, "telemetry.audit_file cannot be written: {error}"),
             Self::Auth(error) => error.fmt(f),
             Self::Tls(error) => write!(f, "TLS: {error}"),
             Self::Passed { listener, reason } => {
@@ -113,6 +117,10 @@ impl Sidecar {
         let certificates = settings::certificates(&config).map_err(StartError::Tls)?;
         metrics.log.max_bytes.set(config.log.max_bytes.0 as i64);
         metrics.queue_max_bytes.set(config.queue.max_bytes.0 as i64);
+        let audit = match config.telemetry.audit_file.as_os_str().is_empty() {
+            true => Audit::default(),
+            false => Audit::open(&config.telemetry.audit_file).map_err(StartError::Audit)?,
+        };
         // Bound before the log is opened: a second process on the same addresses fails early and harms nothing.
         let bound = bind(&config, passed)?;
         let options = log_options(&config, metrics.clone());
@@ -144,6 +152,7 @@ impl Sidecar {
             metrics,
             Registry::new(node_name()),
             revocations,
+            audit,
             settings::settings(&config, keys),
             config.to_json(),
         );
@@ -181,7 +190,7 @@ impl Sidecar {
                 return;
             }
         };
-        let fixed: [(&str, bool); 8] = [
+        let fixed: [(&str, bool); 9] = [
             ("tls_cert_file", !tls_as_before),
             (
                 "listen",
@@ -191,6 +200,7 @@ impl Sidecar {
             ),
             ("log", self.config.log != config.log),
             ("bus", self.config.bus != config.bus),
+            ("telemetry.audit_file", self.config.telemetry.audit_file != config.telemetry.audit_file),
             ("telemetry.log_format", self.config.telemetry.log_format != config.telemetry.log_format),
             ("queue", self.config.queue != config.queue),
             ("channels", self.config.channels != config.channels),
@@ -201,6 +211,7 @@ impl Sidecar {
         }
         // Its probes are counted on by the link.
         config.bus = self.config.bus.clone();
+        self.node.audit.reopen();
         self.node.reload(settings::settings(&config, keys), config.to_json());
         self.config = config;
         tracing::info!("configuration reloaded");
@@ -243,6 +254,8 @@ impl Sidecar {
         last_resort.abort();
         let log = self.log;
         let _ = tokio::task::spawn_blocking(move || log.close()).await;
+        let node = self.node;
+        let _ = tokio::task::spawn_blocking(move || node.audit.finish()).await;
         tracing::info!(took_ms = started.elapsed().as_millis() as u64, "stopped");
     }
 }

@@ -14,7 +14,8 @@ needs=(cc:build-essential pkg-config:pkg-config curl:curl openssl:openssl python
 if [[ "${1:-}" == --bench ]]; then
     needs+=(nginx:nginx)
 elif [[ "${1:-}" == --deploy ]]; then
-    needs+=(systemd-analyze:systemd prometheus:prometheus promtool:prometheus)
+    needs+=(systemd-analyze:systemd prometheus:prometheus promtool:prometheus nginx:nginx haproxy:haproxy caddy:caddy)
+    needs+=(openssl:openssl dpkg-shlibdeps:dpkg-dev)
 fi
 
 packages=()

@@ -298,5 +298,7 @@ section! {
         log_format: LogFormat,
         /// Which log lines it writes.
         log_level: LogFilter,
+        /// The file of who did what; none if empty.
+        audit_file: PathBuf,
     }
 }

@@ -190,11 +190,7 @@ fn variables_of_others_are_left_alone() {
 
 #[test]
 fn keys_of_later_versions_are_told_from_unknown_ones() {
-    for text in [
-        "[presence]\nttl = '30m'",
-        "[telemetry]\naudit_file = 'x'",
-        "[[channels]]\npattern = 'a'\nredact = ['x']",
-    ] {
+    for text in ["[presence]\nttl = '30m'", "[[channels]]\npattern = 'a'\nredact = ['x']"] {
         assert!(refusal(text).contains("not available in this version"), "{text}: {}", refusal(text));
     }
     let message = load_environment(&[("SIDEWIRE_LOG__ENCRYPTION_KEY_FILE", "geheim")]).unwrap_err();

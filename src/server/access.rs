@@ -6,12 +6,14 @@ use super::error::ApiError;
 use super::node::{Node, Settings};
 use super::registry::{Admission, Registration};
 use super::request::Parameters;
+use crate::audit::{Action, Entry};
 use crate::auth::{Identity, Permissions, Question, Reason, Refusal, Right};
 use crate::event::{Channel, Pattern, UnixMs};
 use crate::publish::unix_ms;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Request, StatusCode};
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -152,6 +154,40 @@ impl Node {
         registration
     }
 
+    /// Notes in the audit log what a client does on some channels.
+    pub(super) fn audit_channels(
+        &self,
+        action: Action,
+        registration: &Registration,
+        access: &Access,
+        channels: &[&str],
+    ) {
+        if self.audit.is_on() {
+            let id = registration.id();
+            self.audit.note(&Entry {
+                user: access.user(),
+                connection: Some(id.as_str()),
+                channels,
+                ..Entry::new(action)
+            });
+        }
+    }
+
+    /// Notes in the audit log that a client has come or gone.
+    pub(super) fn audit_client(
+        &self,
+        action: Action,
+        registration: &Registration,
+        user: Option<&str>,
+        ip: Option<IpAddr>,
+        code: Option<u16>,
+    ) {
+        if self.audit.is_on() {
+            let id = registration.id();
+            self.audit.note(&Entry { user, connection: Some(id.as_str()), ip, code, ..Entry::new(action) });
+        }
+    }
+
     /// Notes who a client is.
     pub(super) fn identify(&self, registration: &Registration, identity: Option<&Arc<Identity>>) {
         let Some(identity) = identity else { return };
@@ -164,12 +200,24 @@ impl Node {
 
     /// Notes why a client was refused, and gives what the client is told.
     pub(super) fn denied(&self, access: &Access, denied: &Denied) -> ApiError {
+        if self.audit.is_on() {
+            let reason = denied.to_string();
+            self.audit.note(&Entry {
+                user: access.user(),
+                reason: Some(&reason),
+                ..Entry::new(Action::Refused)
+            });
+        }
         self.refusals.note(access.user(), &format_args!("not allowed: {denied}"));
         ApiError::forbidden()
     }
 
     /// The same for a client that was not let in at all.
     pub(super) fn refused(&self, refusal: &Refusal) -> ApiError {
+        if self.audit.is_on() {
+            let reason = refusal.to_string();
+            self.audit.note(&Entry { reason: Some(&reason), ..Entry::new(Action::Refused) });
+        }
         self.refusals.note(None, refusal);
         match refusal {
             Refusal::Unauthorized(_) => ApiError::unauthorized(),

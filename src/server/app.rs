@@ -10,6 +10,7 @@ use super::node::{Node, Settings};
 use super::publish;
 use super::registry::Whom;
 use super::request::{Parameters, path_channel, read_body};
+use crate::audit::{Action, Entry};
 use crate::auth::RevokeError;
 use crate::publish::unix_ms;
 use bytes::Bytes;
@@ -122,6 +123,9 @@ impl App {
             )
         })?;
         let registry = &self.node.registry;
+        let (connection, user) = (asked.connection.clone(), asked.user.clone());
+        let action = if asked.jti.is_some() { Action::Revoked } else { Action::Disconnected };
+        let entry = Entry { connection: connection.as_deref(), user: user.as_deref(), ..Entry::new(action) };
         let disconnected = match (asked.connection, asked.user, asked.jti) {
             (Some(connection), None, None) => usize::from(registry.disconnect(&connection)),
             (None, Some(user), None) => registry.disconnect_all(Whom::User(&user), CloseReason::Disconnected),
@@ -134,6 +138,7 @@ impl App {
                 ));
             }
         };
+        self.node.audit.note(&Entry { count: Some(disconnected as u64), ..entry });
         Ok(json(StatusCode::OK, serde_json::json!({"disconnected": disconnected}).to_string()))
     }
 

@@ -6,6 +6,7 @@ use super::node::{Node, Settings};
 use super::publish::{self, content_type};
 use super::registry::Registration;
 use super::request::read_body;
+use crate::audit::Action;
 use crate::auth::Right;
 use crate::event::{Author, Draft};
 use crate::intake::{self, EntryError};
@@ -66,6 +67,7 @@ pub(super) fn sign(
     }
     // An id that a client chose must not make an event of the app a duplicate.
     draft.id = draft.id.take().map(|id| id.on_channel(&draft.channel));
+    node.audit_channels(Action::Published, registration, access, &[draft.channel.as_str()]);
     let author = Author::new(access.user(), registration.id())?;
     draft.from = Some(Box::new(author));
     Ok(())

@@ -5,6 +5,7 @@ use super::error::ApiError;
 use super::host::{OriginPolicy, PrivateRules};
 use super::refusal_log::RefusalLog;
 use super::registry::Registry;
+use crate::audit::Audit;
 use crate::auth::{Authority, Revocations};
 use crate::bus::{Bus, Inflow};
 use crate::config::{ChannelRule, Network, Route};
@@ -38,6 +39,8 @@ pub struct Node {
     pub registry: Arc<Registry>,
     /// Tokens that count no longer.
     pub revocations: Arc<Revocations>,
+    /// Who did what.
+    pub audit: Audit,
     pub(super) refusals: RefusalLog,
     pub(super) rates: ChannelRates,
     /// When it started.
@@ -123,6 +126,7 @@ impl Node {
         metrics: Arc<Metrics>,
         registry: Arc<Registry>,
         revocations: Arc<Revocations>,
+        audit: Audit,
         settings: Settings,
         config: serde_json::Value,
     ) -> Arc<Self> {
@@ -135,6 +139,7 @@ impl Node {
             metrics,
             registry,
             revocations,
+            audit,
             refusals: RefusalLog::new(),
             rates: ChannelRates::default(),
             started: Instant::now(),

@@ -10,8 +10,9 @@ use super::outlet::{Halt, Outlet};
 use super::registry::{Admission, Registration};
 use super::request_subscription::{Asked, Format};
 use super::stream::Stream;
+use crate::audit::Action;
 use crate::codec::{Framing, Resume, Shown};
-use crate::event::{EventName, Position};
+use crate::event::{EventName, Pattern, Position};
 use crate::metrics::Transport;
 use crate::publish::unix_ms;
 use crate::subscribe::{Opening, Subscription, open};
@@ -143,7 +144,7 @@ struct Client {
     told: Position,
     /// When its token ends.
     until: Option<Pin<Box<Sleep>>>,
-    _admission: Admission,
+    admission: Admission,
 }
 
 impl Client {
@@ -163,6 +164,12 @@ impl Client {
             begin.extend_from_slice(&kind.note(&node, Note::Resume(opening.resume), opening.start));
         }
         let registration = node.register(guest.access.identity());
+        let (user, ip) = (guest.access.user(), guest.admission.ip());
+        node.audit_client(Action::Connected, &registration, user, ip, None);
+        if node.audit.is_on() {
+            let channels: Vec<&str> = asked.patterns.iter().map(Pattern::as_str).collect();
+            node.audit_channels(Action::Subscribed, &registration, &guest.access, &channels);
+        }
         let until = guest.access.lasts(unix_ms()).map(|left| Box::pin(tokio::time::sleep(left)));
         let mut subscription = Subscription::new(node.source.clone(), Some(registration.id()));
         for pattern in &asked.patterns {
@@ -186,7 +193,7 @@ impl Client {
             bye: None,
             told: opening.start,
             until,
-            _admission: guest.admission,
+            admission: guest.admission,
         }
     }
 
@@ -283,6 +290,8 @@ impl Client {
 impl Drop for Client {
     fn drop(&mut self) {
         self.node.metrics.subscriptions.sub(self.subscription.len() as i64);
+        let code = self.bye.map(CloseReason::code);
+        self.node.audit_client(Action::Closed, &self.registration, None, self.admission.ip(), code);
     }
 }
 

@@ -108,6 +108,11 @@ pub struct Admission {
 }
 
 impl Admission {
+    /// Where the client is.
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.ip
+    }
+
     /// Notes that the client has misbehaved.
     pub fn offend(&self) {
         if let Some(ip) = self.ip {

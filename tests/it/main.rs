@@ -36,6 +36,8 @@ mod history;
 /// How what is kept goes away: by age, by rule, by bytes.
 mod retention;
 
+/// Who did what, in a file of its own.
+mod audit;
 /// The keys that an issuer publishes: fetched, rotated, out of reach.
 mod auth_issuer;
 /// What a token allows, on every transport, and how it ends.
@@ -61,6 +63,8 @@ mod exactness;
 mod limits;
 /// Who takes too much, by address, by bytes and by channel, also behind a proxy.
 mod limits_by_whom;
+/// Many replays, many channels: what they cost.
+mod scale;
 /// Clients that do not read.
 mod slow_clients;
 

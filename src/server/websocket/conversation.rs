@@ -2,6 +2,7 @@
 //! (reading the log) is work that the session moves on.
 
 use super::session::{Session, WAITING_BYTES};
+use crate::audit::Action;
 use crate::auth::{Identity, Refusal, Right};
 use crate::bus;
 use crate::codec::{self, ClientMessage, MessageId, Resume, ServerMessage};
@@ -267,6 +268,10 @@ impl Session {
     }
 
     pub(super) fn join(&mut self, asked: &Subscribe) {
+        if self.node.audit.is_on() {
+            let channels: Vec<&str> = asked.patterns.iter().map(Pattern::as_str).collect();
+            self.node.audit_channels(Action::Subscribed, &self.registration, &self.access, &channels);
+        }
         let before = self.subscription.len();
         for pattern in &asked.patterns {
             self.subscription.join(pattern, asked.filter.clone());

@@ -1,6 +1,7 @@
 //! One WebSocket client: its socket, read and written, from the handshake to the close.
 
 use super::conversation::{Subscribe, Work};
+use crate::audit::Action;
 use crate::codec::{ClientMessage, ClientMessageError, Encoding, Framing, ServerMessage, Shown};
 use crate::event::EventName;
 use crate::metrics::Transport;
@@ -91,6 +92,7 @@ impl Session {
         let settings = node.settings();
         let Guest { access, admission } = guest;
         let registration = node.register(access.identity());
+        node.audit_client(Action::Connected, &registration, access.user(), admission.ip(), None);
         let id = registration.id();
         head.extend_from_slice(
             &ServerMessage::Welcome {
@@ -169,6 +171,14 @@ impl Session {
 
     async fn close(self, end: End) {
         self.node.metrics.subscriptions.sub(self.subscription.len() as i64);
+        let code = match &end {
+            End::Close(reason) => Some(reason.code()),
+            End::Protocol { code, .. } => Some(*code),
+            End::Closed(code) => *code,
+            End::Broken => None,
+        };
+        let (user, ip) = (self.access.user(), self.admission.ip());
+        self.node.audit_client(Action::Closed, &self.registration, user, ip, code);
         let mut last = Vec::new();
         let bye = |code: u16, reason: &'static str, retry: bool| {
             let mut last = ServerMessage::Bye { code, reason, retry }.encode(self.encoding).to_vec();

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Builds what a release consists of, from what is committed: `make release`.
+#
+# Two builds of one commit on one machine are the same, byte by byte: dependencies are locked, paths are mapped away,
+# and every time stamp is that of the commit.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+machine=$(uname -m)
+target=$machine-unknown-linux-musl
+name=sidewire-$version-$machine-linux
+dist=target/dist
+rm -rf "$dist"
+mkdir -p "$dist/$name"
+
+SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
+export SOURCE_DATE_EPOCH
+export RUSTFLAGS="--remap-path-prefix=$PWD=/sidewire --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
+
+# The archive: a static binary that runs on any distribution, or none.
+rustup target add "$target"
+cargo build --release --locked --target "$target"
+install -m 755 "target/$target/release/sidewire" "$dist/$name/"
+cp -r config.toml.example README.md CHANGELOG.md LICENSE-APACHE LICENSE-MIT systemd deploy "$dist/$name/"
+"$dist/$name/sidewire" generate "$dist/$name/generated"
+tar --create --directory "$dist" --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" "$name" |
+    gzip --no-name --best >"$dist/$name.tar.gz"
+
+# The package: linked with the libraries of the distribution it is built on.
+cargo build --release --locked
+rm -rf target/generated
+cp -r "$dist/$name/generated" target/generated
+cargo deb --locked --no-build --output "$dist/"
+rm -rf "${dist:?}/$name"
+
+cargo sbom --output-format=cyclone_dx_json_1_6 >"$dist/sidewire-$version.cdx.json"
+
+cd "$dist"
+sha256sum -- * >SHA256SUMS
+cat SHA256SUMS
