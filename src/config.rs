@@ -6,6 +6,7 @@
 mod bus;
 mod bus_url;
 mod channel_rule;
+mod check_auth;
 mod grants;
 mod later;
 mod listen;
@@ -46,13 +47,9 @@ use crate::event::Channel;
 use reader::Reader;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// The least that RFC 7518 (section 3.2) asks of a secret for HS256.
 const MIN_SECRET_BYTES: usize = 32;
-
-/// Clocks that differ by more are broken.
-const MAX_LEEWAY: Duration = Duration::from_secs(300);
 
 /// The configuration of one node.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -332,71 +329,6 @@ impl Config {
         }
         if self.limits.subscriptions == 0 {
             reader.refuse("limits.subscriptions", "leaves clients nothing to subscribe to; write at least 1");
-        }
-    }
-
-    fn check_auth(&self, reader: &mut Reader) {
-        let auth = &self.auth;
-        if auth.secret.is_some() && !auth.secret_file.as_os_str().is_empty() {
-            reader.refuse("auth.secret_file", "stands beside auth.secret; write one of them");
-        }
-        if let Some(url) = &auth.jwks_url
-            && url.is_plain()
-            && !url.is_loopback()
-        {
-            reader.refuse(
-                "auth.jwks_url",
-                "without TLS, keys may come from anybody on the way; write \"https://\"",
-            );
-        }
-        if self.webhook.url.is_some() && self.webhook.headers.is_empty() {
-            reader.refuse(
-                "auth.webhook.headers",
-                "names nothing that has a session; write one such as \"cookie\"",
-            );
-        }
-        if self.webhook.timeout.is_zero() {
-            reader.refuse("auth.webhook.timeout", "cannot be zero; write a duration such as \"2s\"");
-        }
-        if self.takes_cookies() && self.client.allowed_origins.contains(&AllowedOrigin::Any) {
-            reader.refuse(
-                "client.allowed_origins",
-                "\"*\" would let every page of the web act for who visits it, as cookies say who that is; name the origins",
-            );
-        }
-        if let Some(grant) = auth.anonymous.0.iter().find(|grant| grant.names_user()) {
-            reader.refuse(
-                "auth.anonymous",
-                format!("{:?} names a user, whom clients without a token do not have", grant.pattern()),
-            );
-        }
-        if auth.leeway > MAX_LEEWAY {
-            let most = format_duration(MAX_LEEWAY);
-            reader.refuse("auth.leeway", format!("lets expired tokens in for long; write at most {most:?}"));
-        }
-        if auth.timeout.is_zero() {
-            reader.refuse("auth.timeout", "cannot be zero; write a duration such as \"10s\"");
-        }
-        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-        if !auth.cookie.bytes().all(is_token) {
-            reader.refuse(
-                "auth.cookie",
-                "is not the name of a cookie; write the name alone, such as \"session\"",
-            );
-        }
-    }
-
-    fn check_tls(&self, reader: &mut Reader) {
-        let (app, client, admin) = (&self.app, &self.client, &self.admin);
-        for (key, cert, private, ca) in [
-            ("app.tls_key_file", &app.tls_cert_file, &app.tls_key_file, &app.tls_client_ca_file),
-            ("client.tls_key_file", &client.tls_cert_file, &client.tls_key_file, &client.tls_client_ca_file),
-            ("admin.tls_key_file", &admin.tls_cert_file, &admin.tls_key_file, &admin.tls_client_ca_file),
-        ] {
-            let [cert, private, ca] = [cert, private, ca].map(|path| !path.as_os_str().is_empty());
-            if cert != private || (ca && !cert) {
-                reader.refuse(key, "goes with tls_cert_file; write both, or none of the TLS keys");
-            }
         }
     }
 
