@@ -111,3 +111,5 @@ mod looking_inside;
 mod operations;
 /// Ready, reloading, stopping and the watchdog as systemd hears them; sockets that it passes.
 mod systemd;
+/// What older versions left behind.
+mod upgrade;
