@@ -16,7 +16,7 @@ TEST_THREADS ?= 4
 # How long `make fuzz` stays with each target.
 FUZZ_SECONDS ?= 60
 
-.PHONY: help run test setup format clippy cargo-test documentation readme conformance deploy-checks release licences lint audit bench fuzz
+.PHONY: help run test setup format clippy cargo-test documentation readme conformance deploy-checks systemd-boot release licences lint audit bench fuzz
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,10 @@ deploy-checks: ## units, chart, dashboards and proxy configurations, by the real
 	python3 tests/deploy/proxies.py target/debug/sidewire
 	tests/deploy/package.sh target/debug/sidewire
 	$(CACHE)/tools/python/bin/hadolint Dockerfile
+
+systemd-boot: ## the units in a real systemd, booted in namespaces (root, cgroup 2)
+	cargo build --locked --quiet
+	tests/deploy/boot.sh target/debug/sidewire
 
 licences: $(CACHE)/tools/bin/cargo-deny ## licences, duplicate crates and where crates come from
 	cargo deny --locked check licenses bans sources

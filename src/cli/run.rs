@@ -5,7 +5,6 @@ use crate::sidecar::Sidecar;
 use crate::systemd::{self, PassedSockets, ServiceManager};
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{Interval, MissedTickBehavior};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, fmt, reload};
@@ -93,12 +92,11 @@ async fn serve(config: Config, sources: Sources, passed: PassedSockets, filter: 
         }
     };
     let mut manager = ServiceManager::of_process();
-    let mut report = report_ticks(&manager);
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            () = next(&mut report) => {
+            () = next_report(&manager) => {
                 let (readiness, clients) = sidecar.state();
                 manager.report(readiness.condition(), &format!("{readiness}; {clients} clients"));
             }
@@ -135,18 +133,10 @@ fn reload(sidecar: &mut Sidecar, sources: &Sources, filter: &FilterHandle) -> &'
     }
 }
 
-/// When the service manager wants to hear of us, if there is one.
-fn report_ticks(manager: &ServiceManager) -> Option<Interval> {
-    let mut ticks = tokio::time::interval(manager.interval()?);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    Some(ticks)
-}
-
-async fn next(ticks: &mut Option<Interval>) {
-    match ticks {
-        Some(ticks) => {
-            ticks.tick().await;
-        }
+/// Until the service manager wants to hear of us again, if there is one.
+async fn next_report(manager: &ServiceManager) {
+    match manager.interval() {
+        Some(interval) => tokio::time::sleep(interval).await,
         None => std::future::pending().await,
     }
 }

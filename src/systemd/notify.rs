@@ -12,6 +12,9 @@ use std::time::Duration;
 /// How often the condition is reported, unless the watchdog wants to know more often.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// The same until it was ready once: somebody waits for that.
+const STARTING_INTERVAL: Duration = Duration::from_millis(100);
+
 /// How much longer a start may take, counted from each report of a node that waits for its bus.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -50,11 +53,12 @@ impl ServiceManager {
         Self { channel, watchdog, was_ready: false, status: String::new() }
     }
 
-    /// How often [`Self::report`] wants to be called; `None` if nobody listens.
+    /// How soon [`Self::report`] wants to be called again; `None` if nobody listens.
     pub fn interval(&self) -> Option<Duration> {
         self.channel.as_ref()?;
+        let interval = if self.was_ready { INTERVAL } else { STARTING_INTERVAL };
         // A third: a report may be lost or late, and the next one still comes in time.
-        Some(self.watchdog.map_or(INTERVAL, |limit| INTERVAL.min(limit / 3)))
+        Some(self.watchdog.map_or(interval, |limit| interval.min(limit / 3)))
     }
 
     /// Tells how it goes. A stalled process is not reported as alive, so that the watchdog ends it.
@@ -143,7 +147,7 @@ mod tests {
     #[test]
     fn ready_is_told_once_and_only_what_lives_is_alive() {
         let (mut manager, told, _directory) = manager(Some(Duration::from_secs(3)));
-        assert_eq!(manager.interval(), Some(Duration::from_secs(1)));
+        assert_eq!(manager.interval(), Some(STARTING_INTERVAL));
         manager.report(Condition::Waiting, "the bus is away");
         let message = last(&told).unwrap();
         assert_eq!(message, "EXTEND_TIMEOUT_USEC=60000000\nWATCHDOG=1\nSTATUS=the bus is away\n");
@@ -151,6 +155,7 @@ mod tests {
         assert_eq!(last(&told), None);
         manager.report(Condition::Ready, "ready");
         assert_eq!(last(&told).unwrap(), "READY=1\nWATCHDOG=1\nSTATUS=ready\n");
+        assert_eq!(manager.interval(), Some(Duration::from_secs(1)));
         manager.report(Condition::Ready, "ready");
         assert_eq!(last(&told).unwrap(), "WATCHDOG=1\n");
         manager.report(Condition::Waiting, "two\nlines");
