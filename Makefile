@@ -36,8 +36,8 @@ test: ## everything that must hold before a commit
 
 lint: format clippy documentation ## formatting, clippy and documentation, without a warning
 
-setup: ## install what the tests need and this machine lacks (apt)
-	tests/setup.sh
+setup: ## install what the tests need and this machine lacks (apt, and a nats-server into the cache)
+	CACHE=$(CACHE) tests/setup.sh
 
 format:
 	cargo fmt --check
@@ -98,7 +98,7 @@ release: $(CACHE)/tools/bin/cargo-deb $(CACHE)/tools/bin/cargo-sbom ## archive w
 	packaging/release.sh
 
 bench: ## measure beside the floor and nginx + Nchan; QUICK=1 for a short version
-	tests/setup.sh --bench
+	CACHE=$(CACHE) tests/setup.sh --bench
 	cargo build --release --locked
 	cargo build --release --locked --features bare-hyper --manifest-path benches/loadgen/Cargo.toml
 	python3 benches/compare/run.py $(if $(QUICK),--quick) $(BENCH)

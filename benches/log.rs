@@ -91,6 +91,7 @@ fn event(log: &Log, position: u64, time: u64, random: &mut Random) -> Arc<Event>
         tags,
         expiry,
         exclude: None,
+        from: None,
     })
 }
 

@@ -1,20 +1,25 @@
 //! The bus gives every event its place in the one log that all nodes on it agree on.
 //!
-//! Whatever the backend, what it has ordered arrives in the [`Inflow`], from where the replica takes it. In
-//! this version there is one backend: [`Memory`], where this node's own log is the bus.
+//! Whatever the bus, what it has ordered arrives in the [`Inflow`], from where the replica takes it. With
+//! [`Memory`] this node's own log is the bus; a [`remote::Remote`] one is elsewhere.
 
 pub mod backend;
 pub mod envelope;
 mod inflow;
 mod memory;
+pub mod nats;
+pub mod plain;
 mod receipt;
+pub mod redis;
+pub mod remote;
 
 pub use inflow::{Arriving, Inflow};
 pub use memory::Memory;
 pub use receipt::{Outcome, Receipt, Slot};
 
-use crate::event::{Event, Position};
+use crate::event::{Event, Position, UnixMs};
 use std::fmt;
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// What a backend owes its callers.
@@ -35,13 +40,34 @@ pub trait Bus: Send + Sync + fmt::Display {
     /// Sends a probe the way of an event.
     fn probe(&self, returned: oneshot::Sender<()>) -> Result<(), Refused>;
 
-    /// Whether the link to what orders events stands. Within this process there is none that could break.
-    fn is_connected(&self) -> bool {
-        true
-    }
-
-    /// Takes nothing more; what was accepted still arrives.
+    /// Takes nothing more; what was accepted still arrives, or waits on the disk for the next start.
     fn close(&self);
+
+    /// How it is. For whoever asks now and then.
+    fn status(&self) -> BusStatus {
+        BusStatus { outbox_takes: true, ..BusStatus::default() }
+    }
+}
+
+/// How a bus is.
+#[derive(Clone, Default, Debug)]
+pub struct BusStatus {
+    /// Why events do not get through at the moment, if they do not.
+    pub trouble: Option<String>,
+    /// Whether publishes are accepted while it is away.
+    pub outbox_takes: bool,
+    /// Events that wait on the disk until it is back.
+    pub outbox_events: u64,
+    /// The same in bytes on the disk.
+    pub outbox_bytes: u64,
+    /// When the oldest of them was accepted.
+    pub outbox_oldest_ms: Option<UnixMs>,
+    /// Events of this node that are on their way, in memory.
+    pub held_events: usize,
+    /// The same in bytes.
+    pub held_bytes: usize,
+    /// For how long this node has not read everything that is on the bus.
+    pub lag: Duration,
 }
 
 /// An event on its way to the bus: complete but for its position.
@@ -57,6 +83,8 @@ pub struct Stamped {
 pub enum Refused {
     /// Too much is waiting already: try again later.
     QueueFull,
+    /// The bus does not carry events of this size.
+    TooLarge,
     /// It is being shut down.
     Closed,
 }

@@ -3,9 +3,11 @@
 mod address;
 mod bench;
 mod check_config;
+mod credential;
 mod doctor;
 mod echo;
 mod error;
+mod explain;
 mod generate;
 mod health;
 mod history;
@@ -19,6 +21,7 @@ mod status;
 mod subscribe;
 mod tail;
 mod time;
+mod token;
 mod websocket;
 mod wire;
 
@@ -27,6 +30,7 @@ pub use bench::BenchArgs;
 pub use check_config::CheckConfigArgs;
 pub use doctor::DoctorArgs;
 pub use error::CliError;
+pub use explain::ExplainArgs;
 pub use generate::GenerateArgs;
 pub use health::HealthArgs;
 pub use history::HistoryArgs;
@@ -34,6 +38,7 @@ pub use publish::PublishArgs;
 pub use status::StatusArgs;
 pub use subscribe::SubscribeArgs;
 pub use tail::TailArgs;
+pub use token::TokenArgs;
 
 use crate::config::{Flag, ListenAddress, Sources};
 use clap::{Args, Parser, Subcommand};
@@ -80,6 +85,10 @@ pub enum Tool {
     Bench(BenchArgs),
     /// Succeed while a node is ready
     Health(HealthArgs),
+    /// Make a token for development
+    Token(TokenArgs),
+    /// Say what a token allows on a channel, and why not
+    Explain(ExplainArgs),
     /// Show how a running node is doing, on one screen
     Status(StatusArgs),
     /// Look for what is wrong with a node and around it
@@ -101,6 +110,8 @@ impl Tool {
             Self::History(args) => history::run(args).await,
             Self::Bench(args) => bench::run(args).await,
             Self::Health(args) => health::run(args).await,
+            Self::Token(args) => token::run(args),
+            Self::Explain(args) => explain::run(args).await,
             Self::Status(args) => status::run(args).await,
             Self::Doctor(args) => doctor::run(args).await,
             Self::Tail(args) => tail::run(args).await,
@@ -266,6 +277,9 @@ mod tests {
             "tail a.> --history 3 --json",
             "generate /tmp",
             "echo --listen 127.0.0.1:9001",
+            "token --sub ann --allow user.{sub}.>=sub,history --expires-in 10m --jti x",
+            "token --admin",
+            "explain --token a.b.c user.ann.>",
         ] {
             let words = std::iter::once("sidewire").chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_ok(), "{line}");
@@ -287,7 +301,8 @@ mod tests {
             "health --admin https://a:1",
             "status --json --watch",
             "echo",
-            "token",
+            "token --allow a=fly",
+            "explain",
         ] {
             let words = std::iter::once("sidewire").chain(line.split_whitespace());
             assert!(Cli::try_parse_from(words).is_err(), "{line:?}");
@@ -311,7 +326,7 @@ mod tests {
 
     #[test]
     fn a_bad_flag_is_named() {
-        let mut sources = run("sidewire run --bus redis://host").sources();
+        let mut sources = run("sidewire run --bus http://host").sources();
         sources.environment.clear();
         sources.file = None;
         let message = Config::load(sources).unwrap_err().to_string();

@@ -18,7 +18,7 @@ mod transcode;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use client_message::{ClientMessage, ClientMessageError, MessageId, Subscribe};
+pub use client_message::{ClientMessage, ClientMessageError, MessageId, Subscribe, Token};
 pub use event::event_json;
 pub use list::{ListEnd, list_body};
 pub use server_message::{Resume, ServerMessage};

@@ -3,38 +3,53 @@
 //! A flag counts before the environment, the environment before the file, the file before the default. Nothing
 //! here opens a socket or makes a file: reading the configuration file is all it does.
 
+mod bus;
 mod bus_url;
 mod channel_rule;
+mod check_auth;
+mod grants;
 mod later;
 mod listen;
 mod logging;
+mod network;
 mod node;
 mod problem;
 mod quantity;
+mod rate;
 mod reader;
 mod route;
 mod sections;
 mod setting;
 mod sync;
 mod web;
+mod webhook;
 
-pub use bus_url::BusUrl;
+pub use bus::{BusChannel, BusMode, BusStorage, Namespace};
+pub use bus_url::{BusUrl, HostPort, Login, NatsUrl, RedisTopology, RedisUrl};
 pub use channel_rule::ChannelRule;
+pub use grants::Grants;
 pub use listen::{ListenAddress, SocketMode};
 pub use logging::{LogFilter, LogFormat};
+pub use network::Network;
 pub use problem::{ConfigError, Fault, Problem, Source, environment_name};
 pub use quantity::{ByteSize, QuantityError, format_duration, parse_duration};
+pub use rate::PerSecond;
 pub use route::Route;
 pub use sections::{
-    AdminConfig, AppConfig, BusConfig, ClientConfig, LimitsConfig, LogConfig, QueueConfig, TelemetryConfig,
+    AdminConfig, AppConfig, AuthConfig, BusConfig, ClientConfig, LimitsConfig, LogConfig, QueueConfig,
+    TelemetryConfig, WebhookConfig,
 };
 pub use sync::LogSync;
 pub use web::{AllowedOrigin, HostName};
+pub use webhook::{SessionHeader, SessionOnError};
 
 use crate::event::Channel;
 use reader::Reader;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+/// The least that RFC 7518 (section 3.2) asks of a secret for HS256.
+const MIN_SECRET_BYTES: usize = 32;
 
 /// The configuration of one node.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -45,6 +60,10 @@ pub struct Config {
     pub client: ClientConfig,
     /// `[admin]`
     pub admin: AdminConfig,
+    /// `[auth]`
+    pub auth: AuthConfig,
+    /// `[auth.webhook]`
+    pub webhook: WebhookConfig,
     /// `[log]`
     pub log: LogConfig,
     /// `[bus]`
@@ -121,6 +140,8 @@ impl Config {
             AppConfig::KEYS,
             ClientConfig::KEYS,
             AdminConfig::KEYS,
+            AuthConfig::KEYS,
+            WebhookConfig::KEYS,
             LogConfig::KEYS,
             BusConfig::KEYS,
             QueueConfig::KEYS,
@@ -135,13 +156,16 @@ impl Config {
         self.channels.iter().find(|rule| rule.pattern.matches(channel))
     }
 
-    /// The configuration as in force, as an operator would write it. It holds no secrets.
+    /// The configuration as in force, as an operator would write it, its secrets masked.
     pub fn to_json(&self) -> serde_json::Value {
         use setting::Setting as _;
+        let mut auth = self.auth.show();
+        auth["webhook"] = self.webhook.show();
         serde_json::json!({
             "app": self.app.show(),
             "client": self.client.show(),
             "admin": self.admin.show(),
+            "auth": auth,
             "log": self.log.show(),
             "bus": self.bus.show(),
             "queue": self.queue.show(),
@@ -149,6 +173,28 @@ impl Config {
             "channels": self.channels.show(),
             "telemetry": self.telemetry.show(),
         })
+    }
+
+    /// Whether the client listener asks who comes.
+    pub fn asks_who_comes(&self) -> bool {
+        let Self { auth, .. } = self;
+        self.identifies() || !auth.anonymous.0.is_empty() || !auth.default.0.is_empty()
+    }
+
+    /// Whether a client can show who it is.
+    fn identifies(&self) -> bool {
+        let Self { auth, .. } = self;
+        auth.secret.is_some()
+            || !auth.secret_file.as_os_str().is_empty()
+            || !auth.public_key_file.as_os_str().is_empty()
+            || auth.jwks_url.is_some()
+            || self.webhook.url.is_some()
+    }
+
+    /// Whether a cookie can say who a client is.
+    pub fn takes_cookies(&self) -> bool {
+        let shown = |header: &SessionHeader| header.0 == hyper::header::COOKIE;
+        !self.auth.cookie.is_empty() || (self.webhook.url.is_some() && self.webhook.headers.iter().any(shown))
     }
 
     /// What is allowed and yet worth a second thought.
@@ -164,8 +210,19 @@ impl Config {
                 ));
             }
         }
-        for address in self.client.listen.iter().filter(|address| !address.is_local()) {
+        let open = |address: &&ListenAddress| !address.is_local() && !self.asks_who_comes();
+        for address in self.client.listen.iter().filter(open) {
             warnings.push(format!("client.listen: everybody who can reach {address} can read every channel"));
+        }
+        if let Some(url) = self.webhook.url.as_ref().filter(|url| url.is_plain() && !url.is_loopback()) {
+            warnings.push(format!(
+                "auth.webhook.url: the sessions of clients go to {url} without TLS; they are sent to private addresses only"
+            ));
+        }
+        if self.auth.secret.as_ref().is_some_and(|secret| secret.expose().len() < MIN_SECRET_BYTES) {
+            warnings.push(format!(
+                "auth.secret: is shorter than {MIN_SECRET_BYTES} bytes, so whoever has a token can find it by trying; write random ones, such as `openssl rand -hex 32` prints"
+            ));
         }
         if self.log.sync == LogSync::Never {
             warnings.push("log.sync: \"never\" may lose acknowledged events when the power fails".into());
@@ -176,9 +233,9 @@ impl Config {
     /// Why clients are not served at an address, be it configured or that of a socket passed to this process:
     /// strangers can reach it, and nobody is asked who they are.
     pub fn refuses_clients_at(&self, address: &ListenAddress) -> Option<String> {
-        (!address.is_local() && !self.client.allow_anonymous).then(|| {
+        (!address.is_local() && !self.client.allow_anonymous && !self.identifies()).then(|| {
             format!(
-                "{address} can be reached from other hosts, and no authentication is configured; listen on \"127.0.0.1:7080\", or set client.allow_anonymous = true to serve everybody who connects"
+                "{address} can be reached from other hosts, and no authentication is configured; give a key under [auth], listen on \"127.0.0.1:7080\", or set client.allow_anonymous = true to serve everybody who connects"
             )
         })
     }
@@ -190,6 +247,8 @@ impl Config {
             app: AppConfig::read(&mut reader),
             client: ClientConfig::read(&mut reader),
             admin: AdminConfig::read(&mut reader),
+            auth: AuthConfig::read(&mut reader),
+            webhook: WebhookConfig::read(&mut reader),
             log: LogConfig::read(&mut reader),
             bus: BusConfig::read(&mut reader),
             queue: QueueConfig::read(&mut reader),
@@ -207,6 +266,15 @@ impl Config {
     /// What no key can tell by itself.
     fn check(&self, reader: &mut Reader) {
         self.check_listeners(reader);
+        self.bus.check(reader);
+        self.check_auth(reader);
+        self.check_tls(reader);
+        if self.client.proxy_protocol && self.client.trusted_proxies.is_empty() {
+            reader.refuse(
+                "client.proxy_protocol",
+                "needs client.trusted_proxies; write who may tell addresses",
+            );
+        }
         for (index, route) in self.client.routes.iter().enumerate() {
             if self.client.routes[..index].iter().any(|earlier| earlier.same_paths_as(route)) {
                 reader.refuse(
@@ -230,6 +298,7 @@ impl Config {
             ("client.sse_heartbeat", self.client.sse_heartbeat),
             ("client.stall_timeout", self.client.stall_timeout),
             ("log.ttl", self.log.ttl),
+            ("bus.retention", self.bus.retention),
             ("bus.publish_timeout", self.bus.publish_timeout),
             ("bus.probe_interval", self.bus.probe_interval),
             ("queue.max_age", self.queue.max_age),
@@ -250,6 +319,13 @@ impl Config {
             if size.0 == 0 {
                 reader.refuse(key, "cannot be zero; write a size such as \"1MiB\"");
             }
+        }
+        let bytes = self.limits.bytes_per_second.0;
+        if bytes > 0 && bytes < self.limits.message_bytes.0 {
+            reader.refuse(
+                "limits.bytes_per_second",
+                format!("is less than one message; write at least {}", self.limits.message_bytes),
+            );
         }
         if self.limits.subscriptions == 0 {
             reader.refuse("limits.subscriptions", "leaves clients nothing to subscribe to; write at least 1");

@@ -8,7 +8,7 @@ mod interest;
 mod json;
 
 pub use channel::{Channel, ChannelError, Pattern};
-pub use cursor::{Cursor, CursorError, CursorText, Epoch, Position};
+pub use cursor::{Cursor, CursorError, CursorText, Epoch, POSITIONS_PER_MS, Position};
 pub use interest::{Filter, Interest};
 pub use json::{Json, JsonError, MAX_JSON_DEPTH};
 
@@ -22,6 +22,8 @@ pub type UnixMs = u64;
 pub const MAX_ID_BYTES: usize = 128;
 /// Longest event name, in bytes.
 pub const MAX_NAME_BYTES: usize = 255;
+/// Longest name of a user, in bytes.
+pub const MAX_USER_BYTES: usize = 255;
 /// Most tags on one event.
 pub const MAX_TAGS: usize = 32;
 /// Longest tag name, in bytes.
@@ -199,6 +201,25 @@ pub enum Ttl {
     Ms(u64),
 }
 
+/// The client that published an event. Set by the node that took it, never by what the client sent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Author {
+    /// Its user; none for a client without one.
+    pub user: Option<Box<str>>,
+    /// Its connection.
+    pub connection: ConnectionId,
+}
+
+impl Author {
+    /// Accepts users of 1 to 255 bytes without control characters.
+    pub fn new(user: Option<&str>, connection: ConnectionId) -> Result<Self, FieldError> {
+        if let Some(user) = user {
+            plain(user, MAX_USER_BYTES, "from")?;
+        }
+        Ok(Self { user: user.map(Box::from), connection })
+    }
+}
+
 /// A valid event that has no place in the log yet.
 #[derive(Clone, Debug)]
 pub struct Draft {
@@ -216,6 +237,8 @@ pub struct Draft {
     pub ttl: Ttl,
     /// The connection that does not get it.
     pub exclude: Option<ConnectionId>,
+    /// The client that published it; none for the app. Boxed: it is seldom there.
+    pub from: Option<Box<Author>>,
 }
 
 /// The id of one client connection, as told in `welcome`.
@@ -263,6 +286,8 @@ pub struct Event {
     pub expiry: Expiry,
     /// The connection that does not get it.
     pub exclude: Option<ConnectionId>,
+    /// The client that published it; none for the app.
+    pub from: Option<Box<Author>>,
 }
 
 impl Event {
@@ -288,6 +313,7 @@ impl Event {
             + self.name.0.len()
             + self.data.len()
             + tags
+            + self.from.as_ref().map_or(0, |_| size_of::<Author>() + MAX_USER_BYTES)
     }
 }
 

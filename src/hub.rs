@@ -8,11 +8,13 @@
 //! loads the head therefore sees, in every ring, all events up to it.
 
 mod batch;
+mod early;
 mod feed;
 mod patterns;
 mod ring_budget;
 
 pub use batch::Batch;
+pub use early::{EarlyLane, EarlySeen, EarlyTake};
 pub use feed::{Feed, Signal, Take, Ticket};
 
 use crate::codec::Shown;
@@ -48,6 +50,7 @@ pub struct Hub {
     head: AtomicU64,
     budget: Mutex<RingBudget>,
     limits: RingLimits,
+    early: EarlyLane,
 }
 
 #[derive(Default)]
@@ -64,6 +67,7 @@ impl Hub {
             head: AtomicU64::new(head.0),
             budget: Mutex::default(),
             limits,
+            early: EarlyLane::default(),
         })
     }
 
@@ -98,9 +102,46 @@ impl Hub {
         touched.iter().map(|(feed, _)| feed.wake()).sum()
     }
 
+    /// What is shown before the bus has ordered it.
+    pub fn early(&self) -> &EarlyLane {
+        &self.early
+    }
+
+    /// Shows an event that the bus has not ordered yet, under the number by which this node sends it. Only one
+    /// caller at a time, the one of [`Hub::show`]. Returns how many connections were woken.
+    pub fn show_early(&self, number: u64, shown: Arc<Shown>) -> usize {
+        let channel = shown.event.channel.clone();
+        if !self.early.push(number, shown, self.head()) {
+            return 0;
+        }
+        let mut interested = Vec::new();
+        let feeds = self.feeds.read().unwrap_or_else(PoisonError::into_inner);
+        interested.extend(feeds.exact.get(&channel).cloned());
+        feeds.wild.each_match(&channel, &mut |feed: &Arc<Feed>| interested.push(feed.clone()));
+        drop(feeds);
+        interested.iter().map(|feed| feed.wake()).sum()
+    }
+
+    /// Moves the head to a position before which nothing more is to come. With `lost`, something is missing before
+    /// it: every client looks into the log, and is told there. Only while nothing is on its way to be shown.
+    pub fn advance(&self, head: Position, lost: bool) {
+        let feeds = self.feeds.write().unwrap_or_else(PoisonError::into_inner);
+        self.head.fetch_max(head.0, Ordering::AcqRel);
+        if lost {
+            for feed in feeds.exact.values().chain(feeds.wild.values()) {
+                feed.cover_from(head);
+            }
+            for feed in feeds.exact.values().chain(feeds.wild.values()) {
+                feed.mark();
+                feed.wake();
+            }
+        }
+    }
+
     /// Lets go of batches that are older than the rings keep; called now and then while nothing is published.
     /// True when none are left.
     pub fn trim(&self, now: Instant) -> bool {
+        self.early.trim(now);
         let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
         budget.enforce(self.limits.total_bytes, self.limits.age, now);
         budget.is_empty()

@@ -27,6 +27,7 @@ mod ttl;
 mod tests;
 
 pub use error::{EntryError, IntakeError};
+pub use json::read_message;
 pub use raw::parse_raw;
 
 use crate::event::Draft;

@@ -15,10 +15,15 @@ pub mod event;
 pub mod intake;
 pub mod publish;
 
-// The parts: who orders events, who keeps them, who fans them out. None knows another.
+// Who may do what.
+pub mod auth;
+
+// The parts: who orders events, who keeps them, who fans them out. None knows another, but for the outbox,
+// which keeps what the bus has not taken.
 pub mod bus;
 pub mod hub;
 pub mod log;
+pub mod outbox;
 
 // The flows that join the parts: from the bus to log and hub, and from there to one client.
 pub mod replica;
@@ -30,8 +35,10 @@ pub mod server;
 pub mod websocket;
 
 // Around it: what it is told, what it counts, how it is put together.
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod metrics;
+pub mod secret;
 pub mod sidecar;
 pub mod systemd;

@@ -10,6 +10,7 @@ mod compaction;
 mod delete;
 mod deletions;
 mod directory;
+mod eras;
 mod error;
 mod floors;
 mod folds;
@@ -44,7 +45,7 @@ mod wire;
 mod writer;
 
 pub use error::{AppendError, DeleteError, OpenError, ReadError};
-pub use options::{ID_LIMIT, ID_WINDOW, LogObserver, LogOptions, LogStats, Rule};
+pub use options::{ID_LIMIT, ID_WINDOW, LogObserver, LogOptions, LogStats, Numbering, Rule};
 pub use query::{Order, Query, QueryPage};
 pub use read::{Budget, Page, Resume, ResumeStatus};
 pub use verify::{ExportError, VerifyReport};
@@ -53,6 +54,7 @@ use crate::event::{Channel, Cursor, Epoch, Event, EventId, Expiry, Filter, Inter
 use cache::Cache;
 use deletions::Deletions;
 use directory::Directory;
+use eras::Eras;
 use floors::Floors;
 use ids::Ids;
 use meta::{Meta, Watermark};
@@ -98,9 +100,52 @@ impl Log {
         Ok(Log(Arc::new(Handle { shared, keeper: Mutex::new(Some(keeper)) })))
     }
 
-    /// Which log this is: another one after it was lost or set back.
+    /// Which log this is now: on a bus that of the bus, else its own, which is another one after it was lost
+    /// or set back.
     pub fn epoch(&self) -> Epoch {
-        self.shared().meta.epoch
+        self.shared().eras().bus().unwrap_or(self.shared().meta.epoch)
+    }
+
+    /// The cursors of positions, as of now.
+    pub fn cursors(&self) -> Cursors {
+        Cursors { eras: self.shared().eras(), own: self.shared().meta.epoch }
+    }
+
+    /// Where a cursor points in this log; none if it is of another.
+    pub fn position_of(&self, cursor: Cursor) -> Option<Position> {
+        match self.shared().eras().place(cursor, self.shared().meta.epoch) {
+            eras::Place::Current(position) | eras::Place::Past(position) => Some(position),
+            eras::Place::BeforeCurrent(_) | eras::Place::Elsewhere => None,
+        }
+    }
+
+    /// The bus that orders the events of this log, and how far on it the log has come; none while it numbers
+    /// them itself.
+    pub fn on_bus(&self) -> Option<(Epoch, Position)> {
+        let cursor = self.cursors().of(self.head());
+        self.shared().eras().bus().map(|epoch| (epoch, cursor.position))
+    }
+
+    /// How far this log came on the log of a bus that it was on before and left.
+    pub fn came_to(&self, epoch: Epoch) -> Option<Position> {
+        self.shared().eras().came_to(epoch)
+    }
+
+    /// The position in this log of a position on the bus.
+    pub fn at_bus(&self, position: Position) -> Position {
+        self.shared().eras().at_bus(position)
+    }
+
+    /// From now on the events are those of a bus: what comes after its position `after` in the log of this epoch.
+    /// With `lost`, events before it may be missing, and readers are told. Returns the new head.
+    pub fn begin_era(&self, epoch: Epoch, after: Position, lost: bool) -> io::Result<Position> {
+        self.shared().begin_era(epoch, after, lost)
+    }
+
+    /// Everything up to this position of the bus can no longer be had: readers are told where they miss it.
+    /// Returns the new head.
+    pub fn skip_to(&self, up_to: Position) -> io::Result<Position> {
+        self.shared().skip_to(up_to)
     }
 
     /// The newest position that was appended or is remembered.
@@ -143,6 +188,11 @@ impl Log {
     /// beside [`Log::append`].
     pub fn sync(&self) -> Result<Position, AppendError> {
         self.shared().sync()
+    }
+
+    /// Whether an append would succeed, for after one that did not: writes to the disk, and nothing to the log.
+    pub fn try_out(&self) -> Result<(), AppendError> {
+        self.shared().try_out()
     }
 
     /// What a client that comes back with a cursor is told, and where it reads on.
@@ -233,13 +283,27 @@ impl Log {
     /// open; nothing in it changes.
     pub fn export(
         dir: &Path,
-        each: &mut dyn FnMut(Epoch, &Event) -> io::Result<()>,
+        each: &mut dyn FnMut(Cursor, &Event) -> io::Result<()>,
     ) -> Result<u64, ExportError> {
         verify::export(dir, each)
     }
 
     fn shared(&self) -> &Shared {
         &self.0.shared
+    }
+}
+
+/// Makes cursors of positions.
+#[derive(Clone)]
+pub struct Cursors {
+    eras: Arc<Eras>,
+    own: Epoch,
+}
+
+impl Cursors {
+    /// The cursor of a client that has everything up to this position.
+    pub fn of(&self, position: Position) -> Cursor {
+        self.eras.cursor(position, self.own)
     }
 }
 
@@ -263,6 +327,8 @@ struct Shared {
     /// Where numbering goes on, at least.
     next: AtomicU64,
     view: RwLock<Arc<View>>,
+    /// Whose positions these are.
+    eras: RwLock<Arc<Eras>>,
     writer: Mutex<Writer>,
     /// Journals that may hold events that are not durable yet.
     unsynced: Mutex<Vec<Active>>,
@@ -316,6 +382,7 @@ impl Shared {
             head: AtomicU64::new(found.head.0),
             next: AtomicU64::new(found.next.0),
             view: RwLock::new(Arc::new(found.view)),
+            eras: RwLock::new(Arc::new(found.eras)),
             writer: Mutex::new(Writer::new(found.last_stored)),
             unsynced: Mutex::default(),
             syncing: Mutex::default(),
@@ -342,6 +409,10 @@ impl Shared {
 
     fn next_position(&self) -> Position {
         Position(self.next.load(Ordering::Acquire)).max(self.head().next())
+    }
+
+    fn eras(&self) -> Arc<Eras> {
+        read_lock(&self.eras).clone()
     }
 
     /// Notes durably what this start passed over, if that did not succeed before.

@@ -4,7 +4,8 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 /// How a client is connected.
@@ -90,8 +91,34 @@ pub struct Metrics {
     pub uptime_seconds: IntGauge,
     /// Resident memory.
     pub resident_bytes: IntGauge,
+    /// What a remote bus says of itself.
+    pub bus: BusMetrics,
     /// The last probe's way through the bus.
     pub probe_seconds: Histogram,
+}
+
+/// What a remote bus says of itself.
+pub struct BusMetrics {
+    /// Whether there is a link.
+    pub connected: IntGauge,
+    /// Whether nothing is tried on behalf of publishes.
+    pub breaker_open: IntGauge,
+    /// Links that were opened after the first.
+    pub reconnects: IntCounter,
+    /// Parcels that came again.
+    pub duplicates_dropped: IntCounter,
+    /// Times that something could not be had any more.
+    pub gaps: IntCounter,
+    /// Entries that nobody can read.
+    pub malformed: IntCounter,
+    /// How far this node is behind.
+    pub lag_seconds: Gauge,
+    /// Events in the outbox.
+    pub outbox_events: IntGauge,
+    /// Bytes of the outbox.
+    pub outbox_bytes: IntGauge,
+    /// Age of the oldest event in the outbox.
+    pub outbox_oldest_seconds: Gauge,
 }
 
 /// What the log says of itself.
@@ -106,7 +133,7 @@ pub struct LogMetrics {
     pub oldest_timestamp_seconds: IntGauge,
     /// Disk space given back by expiry so far.
     pub reclaimed_bytes: IntGauge,
-    /// Damaged blocks and files that were set aside.
+    /// Damaged places that were passed over, and files that were put aside.
     pub damaged: IntGauge,
     /// Journals that wait to be packed.
     pub waiting_journals: IntGauge,
@@ -226,11 +253,51 @@ impl Metrics {
                     "log_reclaimed_bytes",
                     "Disk space given back by expiry since the start",
                 ),
-                damaged: gauge(&registry, "log_damaged", "Damaged blocks and files that were set aside"),
+                damaged: gauge(
+                    &registry,
+                    "log_damaged",
+                    "Damaged places of the log that were passed over, and files that were put aside",
+                ),
                 waiting_journals: gauge(&registry, "log_waiting_journals", "Journals that wait to be packed"),
             },
             uptime_seconds: gauge(&registry, "uptime_seconds", "Seconds since the start"),
             resident_bytes: gauge(&registry, "process_resident_memory_bytes", "Resident memory"),
+            bus: BusMetrics {
+                connected: gauge(&registry, "bus_connected", "1 while there is a link to the bus"),
+                breaker_open: gauge(
+                    &registry,
+                    "bus_breaker_open",
+                    "1 while the bus is away and publishes go to the disk",
+                ),
+                reconnects: counter(&registry, "bus_reconnects_total", "Times that the link was opened anew"),
+                duplicates_dropped: counter(
+                    &registry,
+                    "bus_duplicates_dropped_total",
+                    "Parcels that came again from the bus and were dropped",
+                ),
+                gaps: counter(
+                    &registry,
+                    "bus_gaps_total",
+                    "Times that something on the bus could not be had any more",
+                ),
+                malformed: counter(
+                    &registry,
+                    "bus_malformed_total",
+                    "Entries on the bus that nobody can read",
+                ),
+                lag_seconds: float_gauge(
+                    &registry,
+                    "bus_lag_seconds",
+                    "How far this node is behind the bus: 0 while it has read everything",
+                ),
+                outbox_events: gauge(&registry, "outbox_events", "Events that wait on the disk for the bus"),
+                outbox_bytes: gauge(&registry, "outbox_bytes", "The same in bytes on the disk"),
+                outbox_oldest_seconds: float_gauge(
+                    &registry,
+                    "outbox_oldest_seconds",
+                    "How long the oldest of them has waited",
+                ),
+            },
             probe_seconds: histogram(
                 &registry,
                 "bus_probe_duration_seconds",
@@ -292,6 +359,10 @@ const LATENCY: [f64; 16] = [
 
 fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
     add(registry, IntGauge::new(name, help))
+}
+
+fn float_gauge(registry: &Registry, name: &str, help: &str) -> Gauge {
+    add(registry, Gauge::new(name, help))
 }
 
 fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {

@@ -85,17 +85,24 @@ impl Publisher {
                 time: now,
                 tags: draft.tags,
                 exclude: draft.exclude,
+                from: draft.from,
             };
-            stamped.push(Stamped { event, slot: receipt.as_ref().map(|receipt| receipt.slot(index)) });
+            let slot = receipt.as_ref().map(|receipt| match ack {
+                Ack::Bus => receipt.slot(index).insisting_on_bus(),
+                Ack::None | Ack::Log => receipt.slot(index),
+            });
+            stamped.push(Stamped { event, slot });
         }
         let positions = self.bus.publish(stamped)?;
         let outcomes = match receipt {
             None => known
                 .into_iter()
-                .zip(positions)
-                .map(|(known, position)| match known {
-                    Some(position) => Outcome::Duplicate(position),
-                    None => Outcome::Published(position),
+                .zip(positions.into_iter().map(Some).chain(std::iter::repeat(None)))
+                .map(|(known, position)| match (known, position) {
+                    (Some(position), _) => Outcome::Duplicate(position),
+                    (None, Some(position)) => Outcome::Published(position),
+                    // Accepted, and on its way to a bus that is elsewhere.
+                    (None, None) => Outcome::Queued,
                 })
                 .collect(),
             Some(receipt) => receipt.outcomes(self.timeout).await,

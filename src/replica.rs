@@ -5,9 +5,11 @@
 //! cache is enough to survive a kill, so what a client has seen is in the log), a task that shows, and a
 //! thread that waits for the disk and settles what waits for it, as many as there are at a time.
 
+mod landing;
 mod settler;
 mod writer;
 
+pub use landing::Shore;
 pub use settler::Settler;
 
 use crate::bus::Inflow;
@@ -30,6 +32,15 @@ pub enum SyncPolicy {
     Every(Duration),
     /// When the operating system pleases.
     Never,
+}
+
+/// What becomes of a group that the log refuses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// Its publishers are told: it was theirs to give, and nobody else has it.
+    Answered,
+    /// It is tried again until the log takes it: it has its place on the bus, and must not be missing here.
+    Insisted,
 }
 
 /// The running stages.
@@ -63,6 +74,7 @@ impl Health {
 /// What the writer hands to the fan-out, in order.
 enum Showing {
     Group { events: Vec<Arc<Shown>>, accepted: Instant },
+    Early { number: u64, shown: Arc<Shown> },
     Probe(oneshot::Sender<()>),
 }
 
@@ -88,6 +100,7 @@ impl Replica {
         log: Log,
         hub: Arc<Hub>,
         policy: SyncPolicy,
+        refusal: Refusal,
         metrics: Arc<Metrics>,
     ) -> std::io::Result<Self> {
         let health = Arc::<Health>::default();
@@ -100,7 +113,8 @@ impl Replica {
             std::thread::Builder::new().name("log-sync".into()).spawn(move || settling.run())?;
         let nudged = inflow.clone();
         let nudging = tokio::spawn(async move { nudged.keep_nudging().await });
-        let writer = writer::Writer { inflow, log, settler, to_fan_out, metrics, health: health.clone() };
+        let writer =
+            writer::Writer { inflow, log, settler, to_fan_out, metrics, health: health.clone(), refusal };
         let writer_thread = std::thread::Builder::new().name("log-append".into()).spawn(|| writer.run())?;
         Ok(Self {
             writer: writer_thread,
@@ -154,6 +168,7 @@ async fn fan_out(hub: Arc<Hub>, mut showing: mpsc::Receiver<Showing>) {
 /// Shows what has come, and all that waits behind it. Returns how many clients were woken.
 fn show(hub: &Hub, first: Showing, showing: &mut mpsc::Receiver<Showing>) -> usize {
     let mut probes = Vec::new();
+    let mut woken = 0;
     let mut group: Option<(Vec<Arc<Shown>>, Instant)> = None;
     let mut next = Some(first);
     while let Some(showing_now) = next {
@@ -162,12 +177,17 @@ fn show(hub: &Hub, first: Showing, showing: &mut mpsc::Receiver<Showing>) -> usi
                 Some((all, _)) => all.extend(events),
                 None => group = Some((events, accepted)),
             },
+            Showing::Early { number, shown } => {
+                // What is ordered and came before it is shown before it.
+                woken += group.take().map_or(0, |(events, accepted)| hub.show(&events, accepted));
+                woken += hub.show_early(number, shown);
+            }
             Showing::Probe(returned) => probes.push(returned),
         }
         let full = group.as_ref().is_some_and(|(events, _)| events.len() >= EVENTS_AT_ONCE);
         next = if full { None } else { showing.try_recv().ok() };
     }
-    let woken = group.map_or(0, |(events, accepted)| hub.show(&events, accepted));
+    woken += group.map_or(0, |(events, accepted)| hub.show(&events, accepted));
     for returned in probes {
         // Who asked may have given up waiting.
         let _ = returned.send(());

@@ -1,23 +1,40 @@
 //! Builds every part in order, runs them, and takes them down again without losing anything.
 
+mod backends;
+mod bus;
 mod settings;
 
-use crate::bus::{Bus, Inflow, Memory};
-use crate::config::{Config, ListenAddress, LogSync};
+pub use backends::{nats_kept, nats_options, nats_patterns, redis_options};
+
+use crate::audit::Audit;
+use crate::auth::{AuthError, Authority, Revocations};
+use crate::config::{Config, ListenAddress};
 use crate::hub::{Hub, RingLimits};
 use crate::log::{Log, LogObserver, LogOptions, OpenError, Rule};
 use crate::metrics::Metrics;
-use crate::publish::Publisher;
-use crate::replica::{Replica, SyncPolicy};
-use crate::server::{Address, Admin, App, Client, Listener, Node, Readiness, Registry};
+use crate::publish::{Publisher, unix_ms};
+use crate::replica::Replica;
+use crate::server::{Address, Admin, App, Client, Listener, Node, Readiness, Registry, TlsError};
 use crate::subscribe::Source;
 use crate::systemd::PassedSockets;
+use settings::Certificates;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
+
+/// How much may wait in memory for the log. More would be memory that the app needs.
+const INFLOW_BYTES: usize = 64 << 20;
+/// How long the oldest of it may wait: the disk does not keep up then, and waiting longer helps nobody.
+const INFLOW_AGE: Duration = Duration::from_secs(10);
+
+/// How long a stop waits for everything that was accepted to be on the bus or on the disk.
+const LAST_RESORT: Duration = Duration::from_secs(10);
+
+/// Where revoked tokens are kept, beside the log.
+const REVOKED_FILE: &str = "revoked";
 
 /// A running Sidewire.
 pub struct Sidecar {
@@ -27,6 +44,7 @@ pub struct Sidecar {
     config: Config,
     listeners: JoinSet<()>,
     stopping: Stopping,
+    certificates: Certificates,
     probe: JoinHandle<()>,
 }
 
@@ -44,6 +62,14 @@ pub enum StartError {
         /// Why.
         error: io::Error,
     },
+    /// The outbox cannot be opened.
+    Outbox(crate::outbox::OpenError),
+    /// The audit log cannot be written.
+    Audit(io::Error),
+    /// The keys of tokens cannot be used.
+    Auth(AuthError),
+    /// The certificates of the listeners cannot be used.
+    Tls(TlsError),
     /// A passed socket cannot be used.
     Passed {
         /// The listener that it is for.
@@ -55,6 +81,11 @@ pub enum StartError {
     Threads(io::Error),
 }
 
+/// Who decides what clients may do, with nobody connected; none where nobody is asked.
+pub(crate) fn authority(config: &Config) -> Result<Option<Arc<Authority>>, AuthError> {
+    settings::authority(config, &Arc::default(), None)
+}
+
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -63,6 +94,10 @@ impl fmt::Display for StartError {
                 f,
                 "cannot listen on {address}: {error}; choose another address with `{listener}.listen`, or stop what listens there"
             ),
+            Self::Outbox(error) => write!(f, "the outbox cannot be opened: {error}"),
+            Self::Audit(error) => write!(f, "telemetry.audit_file cannot be written: {error}"),
+            Self::Auth(error) => error.fmt(f),
+            Self::Tls(error) => write!(f, "TLS: {error}"),
             Self::Passed { listener, reason } => {
                 write!(f, "the socket that was passed for the {listener} listener cannot be used: {reason}")
             }
@@ -79,8 +114,13 @@ impl Sidecar {
     pub async fn start(config: Config, passed: PassedSockets) -> Result<Self, StartError> {
         let started = Instant::now();
         let metrics = Arc::new(Metrics::new());
+        let certificates = settings::certificates(&config).map_err(StartError::Tls)?;
         metrics.log.max_bytes.set(config.log.max_bytes.0 as i64);
         metrics.queue_max_bytes.set(config.queue.max_bytes.0 as i64);
+        let audit = match config.telemetry.audit_file.as_os_str().is_empty() {
+            true => Audit::default(),
+            false => Audit::open(&config.telemetry.audit_file).map_err(StartError::Audit)?,
+        };
         // Bound before the log is opened: a second process on the same addresses fails early and harms nothing.
         let bound = bind(&config, passed)?;
         let options = log_options(&config, metrics.clone());
@@ -88,35 +128,37 @@ impl Sidecar {
             .await
             .map_err(|_| StartError::Threads(io::Error::other("the thread that opens the log ended")))?
             .map_err(StartError::Log)?;
-        let inflow = Arc::new(Inflow::new(
-            config.queue.max_bytes.as_usize(),
-            config.queue.max_age,
-            log.next_position(),
-        ));
-        let bus: Arc<dyn Bus> = Arc::new(Memory::new(inflow.clone()));
+        // After the log, whose lock says that nobody else writes there.
+        let path = config.log.dir.join(REVOKED_FILE);
+        let revocations = Revocations::open(&path, unix_ms())
+            .map_err(|error| StartError::Auth(AuthError::File { key: "log.dir", path, error }))?;
+        let revocations = Arc::new(revocations);
+        let keys = settings::keys(&config, &revocations, None).map_err(StartError::Auth)?;
+        let inflow = bus::inflow(&log);
         let hub = Hub::new(log.head(), RingLimits::default());
-        let policy = match config.log.sync {
-            LogSync::Always => SyncPolicy::Always,
-            LogSync::Every(interval) => SyncPolicy::Every(interval),
-            LogSync::Never => SyncPolicy::Never,
-        };
-        let replica = Replica::start(inflow.clone(), log.clone(), hub.clone(), policy, metrics.clone())
-            .map_err(StartError::Threads)?;
+        let order = bus::order(&config);
+        let (policy, refusal) = (bus::sync_policy(&config), bus::refusal(&config));
+        let replica =
+            Replica::start(inflow.clone(), log.clone(), hub.clone(), policy, refusal, metrics.clone())
+                .map_err(StartError::Threads)?;
+        let bus = bus::start(&config, inflow.clone(), &log, &hub, &order, &metrics).await?;
         let publisher = Publisher::new(bus.clone(), log.clone(), metrics.clone(), config.bus.publish_timeout);
         let node = Node::new(
-            Arc::new(Source { hub, log: log.clone() }),
+            Arc::new(Source { hub, log: log.clone(), order }),
             publisher,
             bus,
             inflow,
             replica.health(),
             metrics,
             Registry::new(node_name()),
-            settings::settings(&config),
+            revocations,
+            audit,
+            settings::settings(&config, keys),
             config.to_json(),
         );
         let probe = tokio::spawn(keep_probing(node.clone()));
         let stopping = Stopping::default();
-        let listeners = serve(bound, &node, &config, &stopping);
+        let listeners = serve(bound, &node, &config, &certificates, &stopping);
         let stats = log.stats();
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
@@ -128,12 +170,28 @@ impl Sidecar {
             took_ms = started.elapsed().as_millis() as u64,
             "started"
         );
-        Ok(Self { node, replica, log, config, listeners, stopping, probe })
+        Ok(Self { node, replica, log, config, listeners, stopping, certificates, probe })
     }
 
-    /// Puts what can change while it runs in force: limits, origins, routes, heartbeats. Clients stay.
-    pub fn reload(&mut self, config: Config) {
-        let fixed: [(&str, bool); 8] = [
+    /// Puts what can change while it runs in force: limits, origins, routes, heartbeats, keys. Clients stay.
+    pub fn reload(&mut self, mut config: Config) {
+        let before = self.node.settings().authority.clone();
+        let keys = match settings::keys(&config, &self.node.revocations, before.as_deref()) {
+            Ok(keys) => keys,
+            Err(error) => {
+                tracing::error!("not reloaded, the old configuration stays in force: {error}");
+                return;
+            }
+        };
+        let tls_as_before = match settings::certificates(&config) {
+            Ok(certificates) => self.certificates.replace_by(&certificates),
+            Err(error) => {
+                tracing::error!("not reloaded, the old configuration stays in force: TLS: {error}");
+                return;
+            }
+        };
+        let fixed: [(&str, bool); 10] = [
+            ("tls_cert_file", !tls_as_before),
             (
                 "listen",
                 self.config.app.listen != config.app.listen
@@ -141,8 +199,14 @@ impl Sidecar {
                     || self.config.admin.listen != config.admin.listen,
             ),
             ("log", self.config.log != config.log),
-            ("bus.url", self.config.bus.url != config.bus.url),
-            ("bus.publish_timeout", self.config.bus.publish_timeout != config.bus.publish_timeout),
+            ("bus", self.config.bus != config.bus),
+            (
+                "client.proxy_protocol",
+                self.config.client.proxy_protocol != config.client.proxy_protocol
+                    || (config.client.proxy_protocol
+                        && self.config.client.trusted_proxies != config.client.trusted_proxies),
+            ),
+            ("telemetry.audit_file", self.config.telemetry.audit_file != config.telemetry.audit_file),
             ("telemetry.log_format", self.config.telemetry.log_format != config.telemetry.log_format),
             ("queue", self.config.queue != config.queue),
             ("channels", self.config.channels != config.channels),
@@ -151,7 +215,10 @@ impl Sidecar {
         for (key, _) in fixed.iter().filter(|(_, changed)| *changed) {
             tracing::warn!(key, "a changed setting takes effect at the next start");
         }
-        self.node.reload(settings::settings(&config), config.to_json());
+        // Its probes are counted on by the link.
+        config.bus = self.config.bus.clone();
+        self.node.audit.reopen();
+        self.node.reload(settings::settings(&config, keys), config.to_json());
         self.config = config;
         tracing::info!("configuration reloaded");
     }
@@ -183,9 +250,18 @@ impl Sidecar {
         listeners.abort_all();
         self.probe.abort();
         self.node.bus.close();
+        // A log that refuses what the bus has ordered must not keep the node from ending: the bus has it still.
+        let inflow = self.node.inflow.clone();
+        let last_resort = tokio::spawn(async move {
+            tokio::time::sleep(LAST_RESORT).await;
+            inflow.close();
+        });
         self.replica.finish().await;
+        last_resort.abort();
         let log = self.log;
         let _ = tokio::task::spawn_blocking(move || log.close()).await;
+        let node = self.node;
+        let _ = tokio::task::spawn_blocking(move || node.audit.finish()).await;
         tracing::info!(took_ms = started.elapsed().as_millis() as u64, "stopped");
     }
 }
@@ -233,11 +309,25 @@ fn bind(config: &Config, passed: PassedSockets) -> Result<Bound, StartError> {
     Ok(bound)
 }
 
-fn serve(bound: Bound, node: &Arc<Node>, config: &Config, stopping: &Stopping) -> JoinSet<()> {
+fn serve(
+    bound: Bound,
+    node: &Arc<Node>,
+    config: &Config,
+    certificates: &Certificates,
+    stopping: &Stopping,
+) -> JoinSet<()> {
     let limits = settings::connection_limits(config);
     let (app, client, admin) = (App::new(node.clone()), Client::new(node.clone()), Admin::new(node.clone()));
     let mut listeners = JoinSet::new();
     for (listener, socket) in bound {
+        let tls = match listener {
+            "app" => certificates.app.clone(),
+            "client" => certificates.client.clone(),
+            _ => certificates.admin.clone(),
+        };
+        let proxies = (listener == "client" && config.client.proxy_protocol)
+            .then(|| config.client.trusted_proxies.clone().into());
+        let socket = socket.with_tls(tls).with_proxies(proxies);
         tracing::info!(listener, address = %socket.address(), "listening");
         let stopping = if listener == "client" { &stopping.clients } else { &stopping.others }.subscribe();
         match listener {
@@ -257,6 +347,7 @@ fn log_options(config: &Config, metrics: Arc<Metrics>) -> LogOptions {
         store: rule.store,
     });
     LogOptions {
+        numbering: bus::numbering(config),
         ttl: config.log.ttl,
         max_bytes: config.log.max_bytes.0,
         compress: config.log.compress,

@@ -9,15 +9,16 @@ mod log_reader;
 mod opening;
 
 pub use log_reader::LogReader;
-pub use opening::{MAX_HISTORY, Opening, Request, open};
+pub use opening::{MAX_HISTORY, OVERLAP, Opening, Request, open};
 
 use crate::codec::Shown;
-use crate::event::{ConnectionId, Cursor, Filter, Interest, Pattern, Position};
-use crate::hub::{Batch, Feed, Hub, Signal, Take, Ticket};
+use crate::event::{ConnectionId, Cursor, Event, Filter, Interest, Pattern, Position};
+use crate::hub::{Batch, EarlySeen, EarlyTake, Feed, Hub, Signal, Take, Ticket};
 use crate::log::Log;
 use slab::Slab;
 use smallvec::SmallVec;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll, ready};
 
 /// Most events handed over at once when they are picked one by one.
@@ -29,12 +30,40 @@ pub struct Source {
     pub hub: Arc<Hub>,
     /// Everything that is kept.
     pub log: Log,
+    /// What the bus does for the order of events.
+    pub order: Order,
+}
+
+/// What the bus does for the order of events.
+#[derive(Clone, Default, Debug)]
+pub struct Order {
+    /// Every node numbers events by itself, by the time of their arrival: a cursor of another node holds about.
+    pub approximate: bool,
+    /// Whether this node has read everything that is on the bus, as far as it knows. Unset while the bus is away.
+    pub is_current: Arc<AtomicBool>,
 }
 
 impl Source {
     /// The cursor of a position in this log.
     pub fn cursor(&self, position: Position) -> Cursor {
-        Cursor { epoch: self.log.epoch(), position }
+        self.log.cursors().of(position)
+    }
+
+    /// The position that a cursor names, if it is one of this log. On a bus it may be one that this node has not
+    /// come to yet.
+    pub fn known_position(&self, cursor: Cursor) -> Option<Position> {
+        let position = self.log.position_of(cursor)?;
+        (position <= self.hub.head() || self.log.on_bus().is_some()).then_some(position)
+    }
+
+    /// Events of the log as they are shown to clients.
+    pub fn shown(&self, events: Vec<Arc<Event>>) -> Vec<Arc<Shown>> {
+        let cursors = self.log.cursors();
+        let shown = |event: Arc<Event>| {
+            let cursor = cursors.of(event.position);
+            Arc::new(Shown::new(event, cursor))
+        };
+        events.into_iter().map(shown).collect()
     }
 }
 
@@ -51,6 +80,8 @@ pub struct Subscription {
     rescan: bool,
     /// Never hand over whole batches: the caller looks at every event.
     one_by_one: bool,
+    /// What it has got before the bus ordered it.
+    early: EarlySeen,
     /// Until here the client knows already that something is no longer kept.
     told_lost: Position,
     reading: Option<Box<LogReader>>,
@@ -73,6 +104,8 @@ pub enum Next {
     Events(Vec<Arc<Shown>>),
     /// Single events, from the log.
     Replayed(Vec<Arc<Shown>>),
+    /// Single events that the bus has not ordered yet, with their numbers. They do not move the position.
+    Early(Vec<(u64, Arc<Shown>)>),
     /// Some events after the position are no longer kept. The client is to be told; then what is left follows.
     Lost,
     /// The log cannot be read now.
@@ -83,6 +116,7 @@ impl Subscription {
     /// A subscription to nothing yet, at the end of the log. Events that exclude `connection` are left out.
     pub fn new(source: Arc<Source>, connection: Option<ConnectionId>) -> Self {
         let at = source.hub.head();
+        let early = source.hub.early().begin();
         Self {
             source,
             connection,
@@ -91,6 +125,7 @@ impl Subscription {
             at,
             rescan: false,
             one_by_one: false,
+            early,
             told_lost: Position::ZERO,
             reading: None,
             live: false,
@@ -192,6 +227,11 @@ impl Subscription {
         self.reading = None;
     }
 
+    /// The same for events that the bus has not ordered yet: everything after `number` is handed over again.
+    pub fn rewind_early(&mut self, number: u64) {
+        self.early.rewind(number);
+    }
+
     /// Moves up to the head where nothing is waiting in between, so that the cursor of a quiet client does
     /// not grow old. Returns the position.
     pub fn settle(&mut self) -> Position {
@@ -229,6 +269,8 @@ impl Subscription {
                 }
                 continue;
             }
+            // Loaded before the rings are looked at: what is early comes after all that is shown up to here.
+            let shown_up_to = self.source.hub.head();
             let next = match &self.signal {
                 Some(_) => self.poll_several(context),
                 None => self.poll_alone(context),
@@ -238,7 +280,12 @@ impl Subscription {
                 Live::Again => {}
                 Live::Sleep => {
                     self.live = true;
-                    return Poll::Pending;
+                    match self.take_early(shown_up_to) {
+                        EarlyTake::Events(events) if events.is_empty() => {}
+                        EarlyTake::Events(events) => return Poll::Ready(Next::Early(events)),
+                        EarlyTake::NotYet => {}
+                        EarlyTake::Nothing => return Poll::Pending,
+                    }
                 }
                 Live::Behind => {
                     self.falls += u32::from(std::mem::take(&mut self.live));
@@ -260,6 +307,7 @@ impl Subscription {
         self.at = batches[batches.len() - 1].last();
         let whole = !self.one_by_one
             && member.filter.is_none()
+            && self.early.is_empty()
             && batches[0].first() > after
             && (self.connection.is_none() || !batches.iter().any(|batch| batch.excludes()));
         if whole {
@@ -321,6 +369,24 @@ impl Subscription {
         if events.is_empty() { Live::Again } else { Live::Next(Next::Events(events)) }
     }
 
+    /// What is there before the bus has ordered it. Whoever asks is at the end of its rings, and armed.
+    fn take_early(&mut self, shown_up_to: Position) -> EarlyTake {
+        let lane = self.source.hub.early();
+        if !self.early.is_empty() && lane.is_over(&self.early, shown_up_to) {
+            self.early.forget();
+        }
+        let mut seen = self.early;
+        let take = lane.take(&mut seen, shown_up_to, EVENTS_AT_ONCE);
+        self.early = seen;
+        match take {
+            EarlyTake::Events(mut events) => {
+                events.retain(|(_, shown)| self.wants(shown));
+                EarlyTake::Events(events)
+            }
+            other => other,
+        }
+    }
+
     fn read_log(&mut self) {
         let interest = Interest::new(self.members.iter().map(|(_, member)| member.feed.pattern().clone()));
         let mut filters = self.members.iter().map(|(_, member)| &member.filter);
@@ -343,6 +409,7 @@ impl Subscription {
         let event = &shown.event;
         member.filter.as_ref().is_none_or(|filter| filter.passes(event))
             && (event.exclude.is_none() || event.exclude != self.connection)
+            && (self.early.is_empty() || !self.source.hub.early().has_seen(&self.early, event.position))
     }
 
     fn is_quiet_up_to(&self, head: Position) -> bool {

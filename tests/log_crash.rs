@@ -1,5 +1,8 @@
-//! The log under `kill -9` and on a disk that is full: the test runs itself again as the victim.
+//! The log under `kill -9`, after a power cut and on a disk that is full: the test runs itself again as the victim.
 #![allow(missing_docs, clippy::unwrap_used)]
+
+#[path = "log_crash/power_cut.rs"]
+mod power_cut;
 
 use sidewire::event::{
     Channel, Cursor, Data, Event, EventId, EventName, Expiry, Filter, Interest, Json, Pattern, Position, Tags,
@@ -44,6 +47,7 @@ fn event(position: u64) -> Arc<Event> {
         tags: Tags::default(),
         expiry: Expiry::At(now() + 3_600_000),
         exclude: None,
+        from: None,
     })
 }
 
@@ -67,7 +71,8 @@ fn spawn(test: &str, dir: &Path) -> Child {
 #[test]
 fn victim() {
     let Some(dir) = std::env::var_os(VICTIM) else { return };
-    let log = Log::open(options(Path::new(&dir))).unwrap();
+    let dir = Path::new(&dir);
+    let log = Log::open(options(dir)).unwrap();
     println!("opened {}", log.head().0);
     let mut groups = 0u64;
     loop {
@@ -84,9 +89,21 @@ fn victim() {
             log.delete(None, Some(&trash)).unwrap();
         }
         if groups.is_multiple_of(5) {
-            println!("durable {}", log.sync().unwrap().0);
+            let durable = log.sync().unwrap().0;
+            // Nothing was appended since: what is in the journals now is what was synced.
+            println!("durable {durable}{}", journals(dir));
         }
     }
+}
+
+/// The journals and their lengths.
+fn journals(dir: &Path) -> String {
+    let length = |entry: std::fs::DirEntry| {
+        let name = entry.file_name().into_string().ok().filter(|name| name.starts_with("journal-"))?;
+        // One that was packed meanwhile is gone.
+        Some(format!(" {name}:{}", entry.metadata().ok()?.len()))
+    };
+    std::fs::read_dir(dir).unwrap().flatten().filter_map(length).collect()
 }
 
 #[test]

@@ -74,6 +74,7 @@ fn check(entry: Result<Draft, EntryError>) {
         tags: draft.tags,
         expiry: Expiry::Live,
         exclude: draft.exclude,
+        from: None,
     };
     let shown = Shown::new(event, Epoch(1));
     let line = shown.frame(Framing::Lines);

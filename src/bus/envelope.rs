@@ -18,7 +18,7 @@
 
 use super::backend::{Content, Origin, Parcel};
 use crate::event::{
-    Channel, ConnectionId, Data, Epoch, Event, EventId, EventName, Expiry, Json, Position, Tags,
+    Author, Channel, ConnectionId, Data, Epoch, Event, EventId, EventName, Expiry, Json, Position, Tags,
 };
 use bytes::Bytes;
 use std::borrow::Cow;
@@ -62,6 +62,12 @@ pub fn fields(parcel: &Parcel) -> (Vec<Field<'_>>, Option<&[u8]>) {
             }
             if let Some(exclude) = &event.exclude {
                 fields.push(("exclude", exclude.as_str().into()));
+            }
+            if let Some(author) = &event.from {
+                fields.push(("from", author.connection.as_str().into()));
+                if let Some(user) = &author.user {
+                    fields.push(("user", (&**user).into()));
+                }
             }
             fields.push(("origin", origin.to_string().into()));
             fields.push(("seq", sequence.to_string().into()));
@@ -122,6 +128,14 @@ fn read<'a>(get: &impl Fn(&str) -> Option<&'a str>, payload: Option<Bytes>) -> R
             Tags::from_pairs(map).map_err(|_| "its tags are too many or too long")?
         }
     };
+    let from = match get("from") {
+        None => None,
+        Some(text) => {
+            let connection = ConnectionId::parse(text).map_err(|_| "its sender has no connection")?;
+            let author = Author::new(get("user"), connection).map_err(|_| "its sender has no user name")?;
+            Some(Box::new(author))
+        }
+    };
     let event = Event {
         position: Position::ZERO,
         id,
@@ -136,6 +150,7 @@ fn read<'a>(get: &impl Fn(&str) -> Option<&'a str>, payload: Option<Bytes>) -> R
             Some(_) => Expiry::At(number("expires").ok_or("its expiry is no number")?),
         },
         exclude: get("exclude").and_then(|text| ConnectionId::parse(text).ok()),
+        from,
     };
     let sequence = number("seq").ok_or("it has no sequence number")?;
     Ok(Content::Event { event: Box::new(event), sender: Some((origin, sequence)) })
@@ -159,6 +174,7 @@ mod tests {
             tags: Tags::from_pairs([("tenant".into(), "a\"b".into())]).unwrap(),
             expiry: Expiry::At(1_800_000_060_000),
             exclude: Some(ConnectionId::parse("c-1").unwrap()),
+            from: Some(Box::new(Author::new(Some("ann"), ConnectionId::parse("c-2").unwrap()).unwrap())),
         }
     }
 
@@ -180,6 +196,7 @@ mod tests {
                 if live {
                     sent.expiry = Expiry::Live;
                     sent.exclude = None;
+                    sent.from = None;
                     sent.tags = Tags::default();
                     sent.id = EventId::parse("plain").unwrap();
                 }

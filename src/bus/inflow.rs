@@ -1,10 +1,10 @@
 //! The queue between the bus and the replica: bounded by bytes and age, taken in groups of whatever is waiting.
 
 use super::{Refused, Slot, Stamped};
-use crate::event::{Event, Position};
+use crate::event::{Event, POSITIONS_PER_MS, Position};
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, oneshot};
 
 /// What comes to the replica, in order.
@@ -18,6 +18,13 @@ pub enum Arriving {
         /// When it was accepted.
         accepted: Instant,
     },
+    /// An event that the bus has not ordered yet: it is shown, and comes again when the bus is back.
+    Early {
+        /// The event.
+        event: Arc<Event>,
+        /// Under which number this node sends it.
+        number: u64,
+    },
     /// A probe that goes back once it has been where events go.
     Probe(oneshot::Sender<()>),
 }
@@ -26,7 +33,7 @@ impl Arriving {
     fn accepted(&self) -> Option<Instant> {
         match self {
             Self::Event { accepted, .. } => Some(*accepted),
-            Self::Probe(_) => None,
+            Self::Early { .. } | Self::Probe(_) => None,
         }
     }
 }
@@ -37,6 +44,8 @@ pub struct Inflow {
     filled: Condvar,
     /// Wakes [`Inflow::keep_nudging`].
     pushed: Notify,
+    /// Wakes whoever waits for room.
+    drained: Notify,
     max_bytes: usize,
     max_age: Duration,
 }
@@ -51,6 +60,8 @@ struct State {
 
 /// Queued probes beyond this are refused; each is a few bytes.
 const MAX_PROBES: usize = 16;
+/// How long whoever waits for room sleeps at most.
+const ROOM_CHECK: Duration = Duration::from_millis(20);
 
 impl Inflow {
     /// An empty queue that numbers events from `next` on.
@@ -65,6 +76,7 @@ impl Inflow {
             }),
             filled: Condvar::new(),
             pushed: Notify::new(),
+            drained: Notify::new(),
             max_bytes,
             max_age,
         }
@@ -94,6 +106,72 @@ impl Inflow {
         }
         self.wake(state);
         Ok(positions)
+    }
+
+    /// Takes an event from a bus: with its position, or, where the bus keeps no order, at the time of day.
+    /// `placed` is told its position before anybody sees it. Waits while there is no room: then the bus is read no
+    /// faster than the disk takes it. False when the queue is closed.
+    pub async fn push_from_bus(
+        &self,
+        mut event: Event,
+        slot: Option<Slot>,
+        accepted: Instant,
+        placed: impl FnOnce(Position) + Send,
+    ) -> bool {
+        let Some(mut state) = self.room(event.footprint()).await else { return false };
+        if event.position == Position::ZERO {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+            event.position = state.next.max(Position(now.saturating_mul(POSITIONS_PER_MS)));
+            state.next = event.position.next();
+        }
+        placed(event.position);
+        state.queue.push_back(Arriving::Event { event, slot, accepted });
+        self.wake(state);
+        true
+    }
+
+    /// Takes something else that goes the way of events, as soon as there is room. False when it is closed.
+    pub async fn push_when_room(&self, arriving: Arriving) -> bool {
+        let bytes = match &arriving {
+            Arriving::Event { event, .. } => event.footprint(),
+            Arriving::Early { event, .. } => event.footprint(),
+            Arriving::Probe(_) => 0,
+        };
+        let Some(mut state) = self.room(bytes).await else { return false };
+        state.queue.push_back(arriving);
+        self.wake(state);
+        true
+    }
+
+    /// Numbers what arrives from now on after a position.
+    pub fn number_after(&self, position: Position) {
+        let mut state = self.lock();
+        state.next = state.next.max(position.next());
+    }
+
+    /// Waits for room and takes it up.
+    async fn room(&self, bytes: usize) -> Option<MutexGuard<'_, State>> {
+        loop {
+            if let Some(state) = self.try_room(bytes)? {
+                return Some(state);
+            }
+            // Two may wait, the tail and the carrier: who is woken in vain looks again before long.
+            let _ = tokio::time::timeout(ROOM_CHECK, self.drained.notified()).await;
+        }
+    }
+
+    /// The queue with so much room taken up; the inner `None` when there is not as much, the outer when it is
+    /// closed.
+    fn try_room(&self, bytes: usize) -> Option<Option<MutexGuard<'_, State>>> {
+        let mut state = self.lock();
+        if state.closed {
+            return None;
+        }
+        if state.bytes > 0 && state.bytes + bytes > self.max_bytes {
+            return Some(None);
+        }
+        state.bytes += bytes;
+        Some(Some(state))
     }
 
     /// Takes a probe.
@@ -126,8 +204,10 @@ impl Inflow {
         let mut bytes = 0;
         while group.len() < most && bytes < most_bytes {
             let Some(arriving) = state.queue.pop_front() else { break };
-            if let Arriving::Event { event, .. } = &arriving {
-                bytes += event.footprint();
+            match &arriving {
+                Arriving::Event { event, .. } => bytes += event.footprint(),
+                Arriving::Early { event, .. } => bytes += event.footprint(),
+                Arriving::Probe(_) => {}
             }
             group.push(arriving);
         }
@@ -135,6 +215,8 @@ impl Inflow {
         if state.queue.is_empty() && state.queue.capacity() > 4096 {
             state.queue = VecDeque::new();
         }
+        drop(state);
+        self.drained.notify_one();
         true
     }
 
@@ -158,6 +240,11 @@ impl Inflow {
         state.closed = true;
         drop(state);
         self.filled.notify_one();
+    }
+
+    /// Whether it takes nothing more.
+    pub fn is_closed(&self) -> bool {
+        self.lock().closed
     }
 
     /// How many entries and bytes wait.

@@ -13,10 +13,16 @@ use std::time::Duration;
 pub enum Outcome {
     /// It is on the bus, and safe.
     Published(Position),
+    /// The same, but it has not come back yet, so that its position is not known.
+    Confirmed,
     /// It is safe here and goes out when the bus is back.
     Queued,
     /// Its id is known: nothing new was sent.
     Duplicate(Position),
+    /// Too much waits for the bus already.
+    QueueFull,
+    /// The bus does not carry events of this size.
+    TooLarge,
     /// There is no room on the disk.
     NoRoom,
     /// The log takes nothing now.
@@ -34,6 +40,7 @@ pub struct Slot {
     shared: Arc<Shared>,
     index: usize,
     settled: bool,
+    insists_on_bus: bool,
 }
 
 struct Shared(Mutex<State>);
@@ -56,7 +63,7 @@ impl Receipt {
 
     /// The slot of one event. Each index is asked for once.
     pub fn slot(&self, index: usize) -> Slot {
-        Slot { shared: self.0.clone(), index, settled: false }
+        Slot { shared: self.0.clone(), index, settled: false, insists_on_bus: false }
     }
 
     /// Waits for all of them; what is not known in time is [`Outcome::TimedOut`].
@@ -68,6 +75,17 @@ impl Receipt {
 }
 
 impl Slot {
+    /// The same for a publisher that is not content with the event being safe on this disk.
+    pub fn insisting_on_bus(mut self) -> Self {
+        self.insists_on_bus = true;
+        self
+    }
+
+    /// Whether its publisher waits for the bus, however safe the event is here.
+    pub fn insists_on_bus(&self) -> bool {
+        self.insists_on_bus
+    }
+
     /// Says what became of the event.
     pub fn settle(mut self, outcome: Outcome) {
         self.set(outcome);

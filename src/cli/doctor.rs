@@ -4,6 +4,7 @@ mod host;
 mod round_trip;
 
 use super::address::NodeAddress;
+use super::credential::CredentialArgs;
 use super::error::CliError;
 use super::http::HttpClient;
 use super::output;
@@ -82,6 +83,12 @@ pub(super) async fn run(args: DoctorArgs) -> Result<(), CliError> {
     let resolve = |typed: Option<NodeAddress>, listener: fn(&Config) -> &[crate::config::ListenAddress]| {
         NodeAddress::resolve(typed, args.config.clone(), listener)
     };
+    // What is configured is for the node of this configuration only.
+    let shared = |typed: bool, file: fn(&Config) -> &std::path::Path| {
+        CredentialArgs::default().token(&args.config, typed, file)
+    };
+    let app_token = shared(args.app.is_some(), |config| &config.app.token_file)?;
+    let admin_token = shared(args.admin.is_some(), |config| &config.admin.token_file)?;
     let app = resolve(args.app, |config| &config.app.listen)?;
     let client = resolve(args.client, |config| &config.client.listen)?;
     let mut bad = 0;
@@ -92,12 +99,13 @@ pub(super) async fn run(args: DoctorArgs) -> Result<(), CliError> {
     if !args.round_trip {
         let admin = resolve(args.admin, |config| &config.admin.listen)?;
         tell(host::look(&config))?;
-        tell(look_at_node(admin).await)?;
+        tell(look_at_node(admin, admin_token).await)?;
     }
-    let token = args.token.as_deref();
-    tell(vec![Finding::new("round trip", round_trip::publish_and_receive(&app, &client, token).await)])?;
+    let (token, app_token) = (args.token.as_deref(), app_token.as_deref());
+    let there_and_back = round_trip::publish_and_receive(&app, app_token, &client, token).await;
+    tell(vec![Finding::new("round trip", there_and_back)])?;
     if let Some(proxy) = args.proxy {
-        tell(vec![Finding::new("proxy", round_trip::through_a_proxy(&app, &proxy, token).await)])?;
+        tell(vec![Finding::new("proxy", round_trip::through_a_proxy(&app, app_token, &proxy, token).await)])?;
     }
     match bad {
         0 => Ok(()),
@@ -107,8 +115,8 @@ pub(super) async fn run(args: DoctorArgs) -> Result<(), CliError> {
 }
 
 /// What the node says of itself.
-async fn look_at_node(admin: NodeAddress) -> Vec<Finding> {
-    let look = match Scrape::take(&mut HttpClient::new(admin)).await {
+async fn look_at_node(admin: NodeAddress, token: Option<String>) -> Vec<Finding> {
+    let look = match Scrape::take(&mut HttpClient::new(admin).showing(token)).await {
         Ok(look) => look,
         Err(error) => return vec![Finding::new("node", Err(error.to_string()))],
     };
@@ -122,7 +130,7 @@ async fn look_at_node(admin: NodeAddress) -> Vec<Finding> {
             format!("version {version} runs, and this is {ours}: restart it after an upgrade"),
         )
     }];
-    for (name, what) in [("bus", "bus"), ("log", "log"), ("drain", "drain")] {
+    for (name, what) in [("bus", "bus"), ("outbox", "outbox"), ("log", "log"), ("drain", "drain")] {
         let state = look.readiness["checks"][name].as_str().unwrap_or("not told");
         let result = if state == "ok" { Ok("ready".to_owned()) } else { Err(state.to_owned()) };
         findings.push(Finding::new(what, result));

@@ -1,6 +1,7 @@
 //! `sidewire history CHANNEL..`
 
 use super::address::NodeAddress;
+use super::credential::CredentialArgs;
 use super::error::CliError;
 use super::http::{HttpClient, target};
 use super::output;
@@ -46,6 +47,8 @@ pub struct HistoryArgs {
     /// The app listener: host:port, http://host:port or unix:/path [default: as configured]
     #[arg(long, value_name = "ADDRESS")]
     app: Option<NodeAddress>,
+    #[command(flatten)]
+    credential: CredentialArgs,
     /// Configuration file
     #[arg(long, value_name = "FILE", env = "SIDEWIRE_CONFIG")]
     config: Option<PathBuf>,
@@ -54,8 +57,9 @@ pub struct HistoryArgs {
 /// Prints events of the past.
 pub(super) async fn run(args: HistoryArgs) -> Result<(), CliError> {
     let query = HistoryQuery::new(&args, SystemTime::now());
+    let token = args.credential.token(&args.config, args.app.is_some(), |config| &config.app.token_file)?;
     let address = NodeAddress::resolve(args.app, args.config, |config| &config.app.listen)?;
-    let mut node = HttpClient::new(address);
+    let mut node = HttpClient::new(address).showing(token);
     let newest_first = query.newest_first;
     let mut lines = Vec::new();
     let mut pages = Pages::new(query, args.limit);

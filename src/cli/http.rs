@@ -5,7 +5,7 @@ use super::error::CliError;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use std::time::Duration;
@@ -16,6 +16,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// A client of one listener.
 pub(super) struct HttpClient {
     address: NodeAddress,
+    token: Option<String>,
     sender: Option<SendRequest<Full<Bytes>>>,
 }
 
@@ -28,7 +29,12 @@ pub(super) struct Answer {
 impl HttpClient {
     /// Connects with the first request.
     pub(super) fn new(address: NodeAddress) -> Self {
-        Self { address, sender: None }
+        Self { address, token: None, sender: None }
+    }
+
+    /// Shows a token with every request.
+    pub(super) fn showing(self, token: Option<String>) -> Self {
+        Self { token, ..self }
     }
 
     /// `GET`, whatever the status.
@@ -54,6 +60,9 @@ impl HttpClient {
         body: Bytes,
     ) -> Result<Answer, CliError> {
         let mut request = Request::builder().method(method).uri(target).header(HOST, self.address.host());
+        if let Some(token) = &self.token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
         if let Some(content_type) = content_type {
             request = request.header(CONTENT_TYPE, content_type);
         }

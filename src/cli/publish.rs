@@ -1,6 +1,7 @@
 //! `sidewire publish CHANNEL [DATA|-]`
 
 use super::address::NodeAddress;
+use super::credential::CredentialArgs;
 use super::error::CliError;
 use super::http::{HttpClient, target};
 use super::output;
@@ -39,6 +40,8 @@ pub struct PublishArgs {
     /// The app listener: host:port, http://host:port or unix:/path [default: as configured]
     #[arg(long, value_name = "ADDRESS")]
     app: Option<NodeAddress>,
+    #[command(flatten)]
+    credential: CredentialArgs,
     /// Configuration file
     #[arg(long, value_name = "FILE", env = "SIDEWIRE_CONFIG")]
     config: Option<PathBuf>,
@@ -68,9 +71,12 @@ pub(super) async fn run(args: PublishArgs) -> Result<(), CliError> {
         Ack::Bus => "bus",
         Ack::None => "none",
     };
+    let token = args.credential.token(&args.config, args.app.is_some(), |config| &config.app.token_file)?;
     let address = NodeAddress::resolve(args.app, args.config, |config| &config.app.listen)?;
-    let answer =
-        HttpClient::new(address).post(&target("/v1/publish", [("ack", ack)]), content_type, body).await?;
+    let answer = HttpClient::new(address)
+        .showing(token)
+        .post(&target("/v1/publish", [("ack", ack)]), content_type, body)
+        .await?;
     output::line(String::from_utf8_lossy(&answer.success()?).trim_end())
 }
 

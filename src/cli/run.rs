@@ -64,6 +64,13 @@ fn raise_open_files(clients: u64) {
     }
 }
 
+/// What is logged. The NATS client is left out unless it is asked for: of a broken link it says several times what
+/// is said once here.
+fn filter_text(config: &Config) -> String {
+    let asked = config.telemetry.log_level.as_str();
+    if asked.contains("async_nats") { asked.to_owned() } else { format!("{asked},async_nats=off") }
+}
+
 type FilterHandle = reload::Handle<EnvFilter, tracing_subscriber::Registry>;
 
 async fn serve(config: Config, sources: Sources, passed: PassedSockets, filter: FilterHandle) -> ExitCode {
@@ -112,7 +119,7 @@ async fn serve(config: Config, sources: Sources, passed: PassedSockets, filter: 
 fn reload(sidecar: &mut Sidecar, sources: &Sources, filter: &FilterHandle) -> &'static str {
     match Config::load(sources.clone()) {
         Ok(config) => {
-            if let Ok(directives) = EnvFilter::try_new(config.telemetry.log_level.as_str()) {
+            if let Ok(directives) = EnvFilter::try_new(filter_text(&config)) {
                 // Fails only when the subscriber is gone, and that lives as long as the process.
                 let _ = filter.reload(directives);
             }
@@ -135,8 +142,8 @@ async fn next_report(manager: &ServiceManager) {
 }
 
 fn start_logging(config: &Config) -> FilterHandle {
-    let directives = EnvFilter::try_new(config.telemetry.log_level.as_str())
-        .expect("the configuration takes only filters that parse");
+    let directives =
+        EnvFilter::try_new(filter_text(config)).expect("the configuration takes only filters that parse");
     let (filter, handle) = reload::Layer::new(directives);
     let registry = tracing_subscriber::registry().with(filter);
     match config.telemetry.log_format {

@@ -1,6 +1,7 @@
 //! `sidewire status`: one screen.
 
 use super::address::NodeAddress;
+use super::credential::CredentialArgs;
 use super::error::CliError;
 use super::http::HttpClient;
 use super::output;
@@ -28,6 +29,8 @@ pub struct StatusArgs {
     /// The admin listener: host:port, http://host:port or unix:/path [default: as configured]
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<NodeAddress>,
+    #[command(flatten)]
+    credential: CredentialArgs,
     /// Configuration file
     #[arg(long, value_name = "FILE", env = "SIDEWIRE_CONFIG")]
     config: Option<PathBuf>,
@@ -35,8 +38,10 @@ pub struct StatusArgs {
 
 /// Looks at the node twice, as rates need two looks, and prints what it has seen.
 pub(super) async fn run(args: StatusArgs) -> Result<(), CliError> {
+    let token =
+        args.credential.token(&args.config, args.admin.is_some(), |config| &config.admin.token_file)?;
     let address = NodeAddress::resolve(args.admin, args.config, |config| &config.admin.listen)?;
-    let mut admin = HttpClient::new(address);
+    let mut admin = HttpClient::new(address).showing(token);
     let mut earlier = Scrape::take(&mut admin).await?;
     loop {
         tokio::time::sleep(INTERVAL).await;

@@ -3,6 +3,7 @@
 mod resume;
 
 use super::address::NodeAddress;
+use super::credential::CredentialArgs;
 use super::error::CliError;
 use super::history::{HistoryQuery, Pages};
 use super::http::HttpClient;
@@ -15,7 +16,7 @@ use clap::Args;
 use futures_util::{SinkExt as _, StreamExt as _};
 use resume::{Backoff, Ending, Place};
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_tungstenite::tungstenite::{Bytes, Message};
@@ -48,6 +49,8 @@ pub struct SubscribeArgs {
     /// The client listener: host:port, http://host:port or unix:/path [default: as configured]
     #[arg(long, value_name = "ADDRESS")]
     pub(super) client: Option<NodeAddress>,
+    #[command(flatten)]
+    pub(super) credential: CredentialArgs,
     /// Configuration file
     #[arg(long, value_name = "FILE", env = "SIDEWIRE_CONFIG")]
     pub(super) config: Option<PathBuf>,
@@ -74,8 +77,10 @@ impl std::str::FromStr for Since {
 /// Prints events until it is interrupted, or told by the node not to come back.
 pub(super) async fn run(mut args: SubscribeArgs) -> Result<(), CliError> {
     let config = args.config.take();
+    // No key of the configuration is a client's token.
+    let token = args.credential.token(&config, true, |_| Path::new(""))?;
     let address = NodeAddress::resolve(args.client.take(), config, |config| &config.client.listen)?;
-    let mut subscriber = Subscriber { address, place: Place::new(args.history), args, socket: None };
+    let mut subscriber = Subscriber { address, token, place: Place::new(args.history), args, socket: None };
     tokio::select! {
         result = subscriber.follow() => return result,
         result = interrupted() => result?,
@@ -87,6 +92,7 @@ pub(super) async fn run(mut args: SubscribeArgs) -> Result<(), CliError> {
 struct Subscriber {
     args: SubscribeArgs,
     address: NodeAddress,
+    token: Option<String>,
     place: Place,
     /// Here rather than in `follow`, so that it is still there to be closed when that is interrupted.
     socket: Option<Socket>,
@@ -131,7 +137,7 @@ impl Subscriber {
         let time = time.to_query(SystemTime::now());
         let query = HistoryQuery::since(&self.args.channels, &self.args.events, time);
         let mut pages = Pages::new(query, usize::MAX);
-        let mut node = HttpClient::new(self.address.clone());
+        let mut node = HttpClient::new(self.address.clone()).showing(self.token.clone());
         while let Some(page) = pages.next(&mut node).await? {
             output::lines(page.lines(self.args.json)?)?;
             if let Some(cursor) = page.cursor {
@@ -143,7 +149,7 @@ impl Subscriber {
 
     /// One connection, from its beginning to its end.
     async fn session(&mut self, backoff: &mut Backoff) -> Result<Ending, CliError> {
-        self.socket = Some(websocket::open(&self.address, "/v1/ws").await?);
+        self.socket = Some(websocket::open(&self.address, "/v1/ws", self.token.as_deref()).await?);
         let subscribe = self.place.subscribe(&self.args.channels, &self.args.events);
         self.send(Message::text(subscribe)).await?;
         let mut farewell = None;

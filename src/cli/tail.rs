@@ -1,6 +1,7 @@
 //! `sidewire tail`
 
 use super::address::NodeAddress;
+use super::credential::CredentialArgs;
 use super::error::CliError;
 use super::subscribe::{self, SubscribeArgs};
 use clap::Args;
@@ -24,6 +25,8 @@ pub struct TailArgs {
     /// The client listener: host:port, http://host:port or unix:/path [default: as configured]
     #[arg(long, value_name = "ADDRESS")]
     client: Option<NodeAddress>,
+    #[command(flatten)]
+    credential: CredentialArgs,
     /// Configuration file
     #[arg(long, value_name = "FILE", env = "SIDEWIRE_CONFIG")]
     config: Option<PathBuf>,
@@ -31,8 +34,9 @@ pub struct TailArgs {
 
 /// Prints what came last and what comes, until it is interrupted.
 pub(super) async fn run(args: TailArgs) -> Result<(), CliError> {
-    let TailArgs { channels, history, events, json, client, config } = args;
+    let TailArgs { channels, history, events, json, client, credential, config } = args;
     // No history at all is what a subscription begins with anyway.
     let history = Some(history).filter(|count| *count > 0);
-    subscribe::run(SubscribeArgs { channels, since: None, history, events, json, client, config }).await
+    let args = SubscribeArgs { channels, since: None, history, events, json, client, credential, config };
+    subscribe::run(args).await
 }

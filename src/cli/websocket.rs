@@ -18,8 +18,12 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) type Socket = WebSocketStream<Box<dyn Connection>>;
 
 /// Opens a WebSocket; `target` is path and query.
-pub(super) async fn open(address: &NodeAddress, target: &str) -> Result<Socket, CliError> {
-    let request = request(address, target).map_err(|error| CliError::Input(error.to_string()))?;
+pub(super) async fn open(
+    address: &NodeAddress,
+    target: &str,
+    token: Option<&str>,
+) -> Result<Socket, CliError> {
+    let request = request(address, target, token).map_err(|error| CliError::Input(error.to_string()))?;
     let stream = address.connect().await?;
     let handshake = tokio_tungstenite::client_async(request, stream);
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
@@ -36,8 +40,11 @@ pub(super) async fn open(address: &NodeAddress, target: &str) -> Result<Socket, 
     }
 }
 
-fn request(address: &NodeAddress, target: &str) -> Result<Request, Error> {
+fn request(address: &NodeAddress, target: &str, token: Option<&str>) -> Result<Request, Error> {
     let mut request = format!("ws://{}{target}", address.host()).into_client_request()?;
     request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static(SUBPROTOCOL));
+    if let Some(token) = token {
+        request.headers_mut().insert("authorization", HeaderValue::from_str(&format!("Bearer {token}"))?);
+    }
     Ok(request)
 }

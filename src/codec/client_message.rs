@@ -35,6 +35,22 @@ pub enum ClientMessage {
         /// Most events of the answer.
         limit: Option<usize>,
     },
+    /// Says who it is, or says it again.
+    Auth {
+        /// Comes back.
+        id: Option<MessageId>,
+        /// Its token.
+        token: Token,
+    },
+    /// Wants to publish.
+    Publish {
+        /// Comes back.
+        id: Option<MessageId>,
+        /// The whole message, whose fields are those of a publish.
+        message: Box<str>,
+        /// Whether its own connection gets the event too.
+        echo: bool,
+    },
     /// Wants a `pong`.
     Ping {
         /// Comes back.
@@ -47,6 +63,23 @@ pub enum ClientMessage {
         /// The type.
         kind: &'static str,
     },
+}
+
+/// A token: never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(Box<str>);
+
+impl Token {
+    /// The token itself.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token")
+    }
 }
 
 /// What `subscribe` asks for.
@@ -73,7 +106,7 @@ impl ClientMessage {
             ClientMessageError::new("invalid_json", format!("send a JSON object with a `type`: {error}"))
         })?;
         let id = fields.id.map(MessageId::read).transpose()?;
-        fields.read(id.clone()).map_err(|error| ClientMessageError { id, ..error })
+        fields.read(text, id.clone()).map_err(|error| ClientMessageError { id, ..error })
     }
 
     /// Reads a binary message: MessagePack of the same shape.
@@ -151,10 +184,12 @@ struct Fields<'a> {
     tags: Option<&'a RawValue>,
     after: Option<&'a RawValue>,
     limit: Option<&'a RawValue>,
+    token: Option<&'a RawValue>,
+    echo: Option<&'a RawValue>,
 }
 
 impl Fields<'_> {
-    fn read(&self, id: Option<MessageId>) -> Result<ClientMessage, ClientMessageError> {
+    fn read(&self, text: &str, id: Option<MessageId>) -> Result<ClientMessage, ClientMessageError> {
         let kind: String = read(self.kind, "type", "invalid_message", "a text")?.ok_or_else(|| {
             ClientMessageError::new("unknown_type", "`type` is missing: send one, such as \"ping\"")
         })?;
@@ -164,7 +199,7 @@ impl Fields<'_> {
                 channels: self.channels()?,
                 cursor: cursor(self.cursor, "cursor")?,
                 history: read(self.history, "history", "invalid_message", "a number of events")?,
-                last: self.last()?,
+                last: flag(self.last, "last")?,
                 filter: self.filter()?,
                 id,
             })),
@@ -179,13 +214,19 @@ impl Fields<'_> {
                 id,
             }),
             "ping" => Ok(ClientMessage::Ping { id }),
-            "auth" => unavailable("auth"),
-            "publish" => unavailable("publish"),
+            "auth" => match read::<Box<str>>(self.token, "token", "invalid_message", "a text")? {
+                Some(token) => Ok(ClientMessage::Auth { id, token: Token(token) }),
+                None => Err(ClientMessageError::new("invalid_message", "send the `token`")),
+            },
+            "publish" => {
+                let echo = flag(self.echo, "echo")?;
+                Ok(ClientMessage::Publish { id, message: text.into(), echo })
+            }
             "presence" => unavailable("presence"),
             "state" => unavailable("state"),
             _ => Err(ClientMessageError::new(
                 "unknown_type",
-                "`type` must be one of subscribe, unsubscribe, history, ping",
+                "`type` must be one of auth, subscribe, unsubscribe, publish, history, ping",
             )),
         }
     }
@@ -207,14 +248,6 @@ impl Fields<'_> {
             return Err(ClientMessageError::new("invalid_channel", message));
         }
         texts.iter().map(|text| pattern(text)).collect()
-    }
-
-    fn last(&self) -> Result<bool, ClientMessageError> {
-        match self.last.map(RawValue::get) {
-            None | Some("false" | "0") => Ok(false),
-            Some("true" | "1") => Ok(true),
-            Some(_) => Err(ClientMessageError::new("invalid_message", "`last` must be true or false")),
-        }
     }
 
     fn filter(&self) -> Result<Filter, ClientMessageError> {
@@ -244,6 +277,14 @@ fn read<'a, T: Deserialize<'a>>(
     raw.map(|raw| serde_json::from_str(raw.get()))
         .transpose()
         .map_err(|_| ClientMessageError::new(code, format!("`{name}` must be {what}")))
+}
+
+fn flag(raw: Option<&RawValue>, name: &str) -> Result<bool, ClientMessageError> {
+    match raw.map(RawValue::get) {
+        None | Some("false" | "0") => Ok(false),
+        Some("true" | "1") => Ok(true),
+        Some(_) => Err(ClientMessageError::new("invalid_message", format!("`{name}` must be true or false"))),
+    }
 }
 
 fn cursor(raw: Option<&RawValue>, name: &str) -> Result<Option<Cursor>, ClientMessageError> {

@@ -72,6 +72,24 @@ pub enum ServerMessage<'a> {
         /// What was unsubscribed.
         channels: &'a [Pattern],
     },
+    /// The client's token was taken. Told to those only who gave an `id`.
+    Authenticated {
+        /// Of the request.
+        id: Option<&'a MessageId>,
+        /// Who it is now.
+        user: Option<&'a str>,
+        /// Until when, in Unix milliseconds.
+        expires: Option<u64>,
+    },
+    /// An event was published.
+    Published {
+        /// Of the request.
+        id: Option<&'a MessageId>,
+        /// The event's id.
+        event_id: &'a str,
+        /// What became of it.
+        status: &'a str,
+    },
     /// Past events.
     History {
         /// Of the request.
@@ -141,6 +159,18 @@ impl ServerMessage<'_> {
             Self::Unsubscribed { channels, .. } => {
                 object.texts("channels", channels.iter().map(Pattern::as_str))
             }
+            Self::Authenticated { user, expires, .. } => {
+                if let Some(user) = user {
+                    object.text("user", user);
+                }
+                match expires {
+                    Some(expires) => object.number("expires", expires),
+                    None => &mut object,
+                }
+            }
+            Self::Published { event_id, status, .. } => {
+                object.text("event_id", event_id).text("status", status)
+            }
             Self::History { events, cursor, more, .. } => {
                 write_events(object.name("events"), events);
                 object.text("cursor", cursor).flag("more", more)
@@ -159,6 +189,8 @@ impl ServerMessage<'_> {
             Self::Welcome { .. } => "welcome",
             Self::Subscribed { .. } => "subscribed",
             Self::Unsubscribed { .. } => "unsubscribed",
+            Self::Authenticated { .. } => "authenticated",
+            Self::Published { .. } => "published",
             Self::History { .. } => "history",
             Self::Pong { .. } => "pong",
             Self::Error { .. } => "error",
@@ -171,6 +203,8 @@ impl ServerMessage<'_> {
             Self::Welcome { .. } | Self::Bye { .. } => None,
             Self::Subscribed { id, .. }
             | Self::Unsubscribed { id, .. }
+            | Self::Authenticated { id, .. }
+            | Self::Published { id, .. }
             | Self::History { id, .. }
             | Self::Pong { id }
             | Self::Error { id, .. } => *id,

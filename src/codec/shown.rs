@@ -2,7 +2,7 @@
 
 use super::event::{data_len, json_len, msgpack_len, sse, write_data, write_json, write_msgpack};
 use super::frame::{self, Opcode};
-use crate::event::{Cursor, Epoch, Event};
+use crate::event::{Cursor, Event};
 use bytes::Bytes;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -32,7 +32,8 @@ pub enum Framing {
 pub struct Shown {
     /// The event.
     pub event: Arc<Event>,
-    cursor: [u8; Cursor::TEXT_BYTES],
+    /// None while the bus has not ordered it.
+    cursor: Option<[u8; Cursor::TEXT_BYTES]>,
     json: OnceLock<Bytes>,
     msgpack: OnceLock<Bytes>,
     sse: OnceLock<Bytes>,
@@ -40,12 +41,19 @@ pub struct Shown {
 }
 
 impl Shown {
-    /// An event of the log of this epoch.
-    pub fn new(event: impl Into<Arc<Event>>, epoch: Epoch) -> Self {
-        let event = event.into();
-        let text = Cursor { epoch, position: event.position }.encode();
-        let mut cursor = [0; Cursor::TEXT_BYTES];
-        cursor.copy_from_slice(text.as_str().as_bytes());
+    /// An event, and the cursor of a client that has everything up to it.
+    pub fn new(event: impl Into<Arc<Event>>, cursor: Cursor) -> Self {
+        let mut text = [0; Cursor::TEXT_BYTES];
+        text.copy_from_slice(cursor.encode().as_str().as_bytes());
+        Self::with(event.into(), Some(text))
+    }
+
+    /// An event that has no place in the log yet: its client keeps the cursor that it has.
+    pub fn early(event: impl Into<Arc<Event>>) -> Self {
+        Self::with(event.into(), None)
+    }
+
+    fn with(event: Arc<Event>, cursor: Option<[u8; Cursor::TEXT_BYTES]>) -> Self {
         Self {
             event,
             cursor,
@@ -57,8 +65,8 @@ impl Shown {
     }
 
     /// The cursor of a client that has everything up to this event.
-    pub fn cursor(&self) -> &str {
-        std::str::from_utf8(&self.cursor).expect("a cursor is base64")
+    pub fn cursor(&self) -> Option<&str> {
+        self.cursor.as_ref().map(|text| std::str::from_utf8(text).expect("a cursor is base64"))
     }
 
     /// The event as it is written to a client.
@@ -92,7 +100,7 @@ impl Shown {
             }
             Framing::Sse => self.sse.get_or_init(|| {
                 let write = |out: &mut Vec<u8>| write_json(out, &self.event, self.cursor());
-                sse(&self.event, self.cursor(), json_len(&self.event), write).into()
+                sse(&self.event, self.cursor(), json_len(&self.event, self.cursor()), write).into()
             }),
             Framing::SseRaw => self.sse_raw.get_or_init(|| {
                 let data = &self.event.data;
@@ -110,7 +118,7 @@ impl Shown {
     }
 
     fn encode_json(&self) -> Bytes {
-        let length = json_len(&self.event);
+        let length = json_len(&self.event, self.cursor());
         let mut buffer = Vec::with_capacity(frame::MAX_HEADER_BYTES + length + 1);
         buffer.resize(frame::MAX_HEADER_BYTES, 0);
         write_json(&mut buffer, &self.event, self.cursor());

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::event::{
-    Channel, Cursor, Data, Epoch, Event, EventId, EventName, Expiry, Json, Pattern, Position, Tags,
+    Author, Channel, ConnectionId, Cursor, Data, Epoch, Event, EventId, EventName, Expiry, Json, Pattern,
+    Position, Tags,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -26,15 +27,32 @@ fn event(data: Data, tags: &[(&str, &str)]) -> Event {
             .unwrap(),
         expiry: Expiry::Live,
         exclude: None,
+        from: None,
     }
 }
 
+fn at_its_place(event: Event) -> Shown {
+    let cursor = Cursor { epoch: EPOCH, position: event.position };
+    Shown::new(event, cursor)
+}
+
 fn shown(data: Data, tags: &[(&str, &str)]) -> Shown {
-    Shown::new(event(data, tags), EPOCH)
+    at_its_place(event(data, tags))
 }
 
 fn object() -> Data {
     Data::Json(Json::parse("{\"a\": [1.50]}").unwrap())
+}
+
+#[test]
+fn what_the_bus_has_not_ordered_has_no_cursor() {
+    let shown = Shown::early(event(object(), &[("a", "b")]));
+    let value: Value = serde_json::from_slice(shown.frame(Framing::JsonBody)).unwrap();
+    assert!(value.get("cursor").is_none() && value["tags"]["a"] == "b");
+    assert_eq!(shown.frame(Framing::JsonBody).len(), super::event::json_len(&shown.event, None));
+    let value: Value = rmp_serde::from_slice(shown.frame(Framing::MessagePackBody)).unwrap();
+    assert!(value.get("cursor").is_none() && value["tags"]["a"] == "b");
+    assert!(text(shown.frame(Framing::Sse)).starts_with("event: done\ndata: {"));
 }
 
 const CURSOR: &str = "AQAAAAAAAAAHAAAAAAAAAAU";
@@ -193,10 +211,12 @@ fn messages_of_clients() {
     let bytes = rmp_serde::to_vec(&json!({"type": "unsubscribe", "channels": "a"})).unwrap();
     let channels = vec![Pattern::parse("a").unwrap()];
     assert_eq!(ClientMessage::parse_msgpack(&bytes), Ok(ClientMessage::Unsubscribe { id: None, channels }));
-    assert_eq!(
-        ClientMessage::parse_json(r#"{"type":"publish","channel":"a","data":1}"#),
-        Ok(ClientMessage::Unavailable { id: None, kind: "publish" })
-    );
+    let text = r#"{"type":"publish","channel":"a","data":1,"echo":true}"#;
+    let message = ClientMessage::Publish { id: None, message: text.into(), echo: true };
+    assert_eq!(ClientMessage::parse_json(text), Ok(message));
+    let message = ClientMessage::parse_json(r#"{"type":"auth","id":1,"token":"geheim"}"#).unwrap();
+    assert!(matches!(&message, ClientMessage::Auth { token, .. } if token.expose() == "geheim"));
+    assert!(!format!("{message:?}").contains("geheim"));
 }
 
 #[test]
@@ -288,14 +308,21 @@ fn named(text: String) -> String {
 
 fn any_event() -> impl Strategy<Value = Event> {
     let tags = proptest::collection::vec((nasty_text().prop_map(named), nasty_text().prop_map(named)), 0..4);
-    (any::<u64>(), nasty_text(), nasty_text(), "[!-)+-=?-~]{1,20}", any_data(), any::<u64>(), tags).prop_map(
-        |(position, id, name, channel, data, time, tags)| Event {
+    let from = proptest::option::of((proptest::option::of(nasty_text()), nasty_text()));
+    let channel = "[!-)+-=?-~]{1,20}";
+    (any::<u64>(), nasty_text(), nasty_text(), channel, any_data(), any::<u64>(), tags, from).prop_map(
+        |(position, id, name, channel, data, time, tags, from)| Event {
             position: Position(position),
             id: EventId::parse(&named(id)).unwrap(),
             channel: Channel::parse(&channel).unwrap_or_else(|_| Channel::parse("c\"\\").unwrap()),
             name: EventName::parse(&named(name)).unwrap(),
             time,
             tags: Tags::from_pairs(tags).unwrap(),
+            from: from.map(|(user, connection)| {
+                let connection: String = named(connection).chars().take(10).collect();
+                let connection = ConnectionId::parse(&connection).unwrap();
+                Box::new(Author::new(user.map(named).as_deref(), connection).unwrap())
+            }),
             ..self::event(data, &[])
         },
     )
@@ -319,6 +346,12 @@ fn expected(event: &Event, cursor: &str) -> Value {
     if !event.tags.is_empty() {
         value["tags"] =
             event.tags.iter().map(|(name, value)| (name.to_owned(), Value::from(value))).collect();
+    }
+    if let Some(author) = &event.from {
+        value["from"] = json!({"connection": author.connection.as_str()});
+        if let Some(user) = &author.user {
+            value["from"]["user"] = Value::from(&**user);
+        }
     }
     value
 }
@@ -355,12 +388,12 @@ fn read_sse(stream: &str) -> Vec<(String, String, String)> {
 proptest! {
     #[test]
     fn json_is_read_back_to_the_same(event in any_event()) {
-        let shown = Shown::new(event.clone(), EPOCH);
+        let shown = at_its_place(event.clone());
         let body = shown.frame(Framing::JsonBody);
-        prop_assert_eq!(body.len(), super::event::json_len(&event));
+        prop_assert_eq!(body.len(), super::event::json_len(&event, shown.cursor()));
         prop_assert!(!body.contains(&b'\n') && !body.contains(&b'\r'));
         let value: Value = serde_json::from_slice(body).unwrap();
-        prop_assert_eq!(value, expected(&event, shown.cursor()));
+        prop_assert_eq!(value, expected(&event, shown.cursor().unwrap()));
         if let Data::Json(json) = &event.data {
             let member = format!(",\"data\":{},\"id\":", json.as_str());
             prop_assert!(text(body).contains(&member));
@@ -369,29 +402,29 @@ proptest! {
 
     #[test]
     fn msgpack_is_read_back_to_the_same(event in any_event()) {
-        let shown = Shown::new(event.clone(), EPOCH);
+        let shown = at_its_place(event.clone());
         let json = super::msgpack_reader::Reader::new(shown.frame(Framing::MessagePackBody)).json(1 << 20).unwrap();
         let value: Value = serde_json::from_str(&json).unwrap();
-        prop_assert_eq!(&value, &expected(&event, shown.cursor()));
+        prop_assert_eq!(&value, &expected(&event, shown.cursor().unwrap()));
         if matches!(event.data, Data::Json(_)) {
             let value: Value = rmp_serde::from_slice(shown.frame(Framing::MessagePackBody)).unwrap();
-            prop_assert_eq!(value, expected(&event, shown.cursor()));
+            prop_assert_eq!(value, expected(&event, shown.cursor().unwrap()));
         }
     }
 
     #[test]
     fn sse_forges_nothing(events in proptest::collection::vec(any_event(), 1..4)) {
-        let shown: Vec<_> = events.iter().map(|event| Shown::new(event.clone(), EPOCH)).collect();
+        let shown: Vec<_> = events.iter().map(|event| at_its_place(event.clone())).collect();
         let stream: Vec<u8> = shown.iter().flat_map(|shown| shown.frame(Framing::Sse)).copied().collect();
         let messages = read_sse(text(&stream));
         prop_assert_eq!(messages.len(), events.len());
         for ((id, name, data), shown) in messages.iter().zip(&shown) {
-            prop_assert_eq!(id, shown.cursor());
+            prop_assert_eq!(id, shown.cursor().unwrap());
             prop_assert_eq!(name, shown.event.name.as_str());
             prop_assert_eq!(data.as_bytes(), shown.frame(Framing::JsonBody));
             let raw = read_sse(text(shown.frame(Framing::SseRaw)));
             let value: Value = serde_json::from_str(&raw[0].2).unwrap();
-            prop_assert_eq!(&value, &expected(&shown.event, shown.cursor())["data"]);
+            prop_assert_eq!(&value, &expected(&shown.event, shown.cursor().unwrap())["data"]);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::node::Node;
 use super::problem::Problem;
+use super::rate::PerSecond;
 use super::setting::{Setting, TableReader};
 use crate::event::Pattern;
 use serde_json::Value as Json;
@@ -19,10 +20,14 @@ pub struct ChannelRule {
     pub max_events: Option<NonZeroU64>,
     /// Whether events are kept at all; otherwise they are live only.
     pub store: bool,
+    /// Whether clients may publish here. Nothing said: where their token allows it.
+    pub publish: Option<bool>,
+    /// How many events a second go to one channel, with bursts of twice as many; more are refused.
+    pub rate: Option<PerSecond>,
 }
 
 impl ChannelRule {
-    const KEYS: [&'static str; 4] = ["pattern", "ttl", "max_events", "store"];
+    const KEYS: [&'static str; 6] = ["pattern", "ttl", "max_events", "store", "publish", "rate"];
 }
 
 impl Setting for ChannelRule {
@@ -33,6 +38,8 @@ impl Setting for ChannelRule {
         let pattern: Option<Pattern> = table.required("pattern");
         let ttl: Option<Duration> = table.optional("ttl");
         let max_events: Option<u64> = table.optional("max_events");
+        let publish = table.optional("publish");
+        let rate = table.optional("rate");
         let store = table.optional("store").unwrap_or(true);
         if ttl.is_some_and(|ttl| ttl.is_zero()) {
             table.refuse("ttl", "keeps nothing; write store = false, or leave it out for log.ttl");
@@ -44,7 +51,7 @@ impl Setting for ChannelRule {
             table.refuse("store", "is false, so nothing is kept; remove ttl and max_events, or store");
         }
         let max_events = max_events.and_then(NonZeroU64::new);
-        table.finish(pattern.map(|pattern| Self { pattern, ttl, max_events, store }))
+        table.finish(pattern.map(|pattern| Self { pattern, ttl, max_events, store, publish, rate }))
     }
 
     fn show(&self) -> Json {
@@ -57,6 +64,12 @@ impl Setting for ChannelRule {
             shown.insert("max_events".into(), max_events.get().into());
         }
         shown.insert("store".into(), self.store.into());
+        if let Some(publish) = self.publish {
+            shown.insert("publish".into(), publish.into());
+        }
+        if let Some(rate) = &self.rate {
+            shown.insert("rate".into(), rate.show());
+        }
         shown.into()
     }
 }

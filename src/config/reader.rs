@@ -122,16 +122,26 @@ impl Reader {
             let prefix = format!("{section}.");
             let is_section = self.known.iter().any(|key| key.starts_with(&prefix));
             match node.value {
-                Value::Table(keys) if is_section => {
-                    for (key, node) in keys {
-                        self.lay_key(format!("{prefix}{key}"), node);
-                    }
-                }
+                Value::Table(keys) if is_section => self.lay_section(&prefix, keys),
                 _ if is_section => {
                     let problem = Problem::value(&node.source, format!("is a section; write [{section}]"));
                     self.problems.push(problem.under(&section));
                 }
                 _ => self.lay_key(section, node),
+            }
+        }
+    }
+
+    /// Lays the keys of a section; a section may stand within another.
+    fn lay_section(&mut self, prefix: &str, keys: Table) {
+        for (key, node) in keys {
+            let key = format!("{prefix}{key}");
+            let within = format!("{key}.");
+            match node.value {
+                Value::Table(keys) if self.known.iter().any(|known| known.starts_with(&within)) => {
+                    self.lay_section(&within, keys);
+                }
+                value => self.lay_key(key, Node { value, source: node.source }),
             }
         }
     }

@@ -1,15 +1,21 @@
 //! The sections, typed. A field's name is its key; its default and what it is for stand in
 //! `config.toml.example`, which is compiled in.
 
+use super::bus::{BusChannel, BusMode, BusStorage, Namespace};
 use super::bus_url::BusUrl;
+use super::grants::Grants;
 use super::listen::{ListenAddress, SocketMode};
 use super::logging::{LogFilter, LogFormat};
+use super::network::Network;
 use super::quantity::ByteSize;
 use super::reader::Reader;
 use super::route::Route;
 use super::setting::Setting;
 use super::sync::LogSync;
 use super::web::{AllowedOrigin, HostName};
+use super::webhook::{SessionHeader, SessionOnError};
+use crate::auth::{Algorithm, CallUrl};
+use crate::secret::Secret;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -49,6 +55,64 @@ section! {
         allowed_hosts: Vec<HostName>,
         /// Who may open it where it is a unix socket.
         socket_mode: SocketMode,
+        /// Its certificate, with those that it was signed with; no TLS if empty.
+        tls_cert_file: PathBuf,
+        /// The key of its certificate.
+        tls_key_file: PathBuf,
+        /// Who signs the certificates that callers must show; they need none if empty.
+        tls_client_ca_file: PathBuf,
+        /// The system users (by number) that are served where it is a unix socket; none for all that may open it.
+        allowed_uids: Vec<u32>,
+        /// The file with the token that everybody must show; none if empty.
+        token_file: PathBuf,
+    }
+}
+
+section! {
+    /// Who may do what on the client listener.
+    AuthConfig = "auth" {
+        /// The algorithms that tokens may be signed with; none for all that fit a configured key.
+        algorithms: Vec<Algorithm>,
+        /// A secret that is shared with the issuer.
+        secret: Option<Secret>,
+        /// The same in a file.
+        secret_file: PathBuf,
+        /// A public key of the issuer, in PEM.
+        public_key_file: PathBuf,
+        /// Where the issuer publishes its keys.
+        jwks_url: Option<CallUrl>,
+        /// The issuers that tokens may be of; none for any.
+        issuer: Vec<String>,
+        /// The audiences that tokens may be for; none for tokens that name none.
+        audience: Vec<String>,
+        /// How much the clocks of issuer and node may differ.
+        leeway: Duration,
+        /// Whether a token must end.
+        require_exp: bool,
+        /// The cookie that may hold a token; none if empty.
+        cookie: String,
+        /// How long a WebSocket client without a token may take to send one.
+        timeout: Duration,
+        /// What everybody with a token may do, besides what it says.
+        default: Grants,
+        /// What everybody without a token may do.
+        anonymous: Grants,
+    }
+}
+
+section! {
+    /// The app, asked who a client is.
+    WebhookConfig = "auth.webhook" {
+        /// Where it is asked; nowhere if empty.
+        url: Option<CallUrl>,
+        /// The headers of the client that it is shown.
+        headers: Vec<SessionHeader>,
+        /// How long it may take to answer.
+        timeout: Duration,
+        /// How long its answer counts for the same question.
+        cache: Duration,
+        /// What happens when it does not answer.
+        on_error: SessionOnError,
     }
 }
 
@@ -59,8 +123,18 @@ section! {
         listen: Vec<ListenAddress>,
         /// Who may open it where it is a unix socket.
         socket_mode: SocketMode,
+        /// Its certificate, with those that it was signed with; no TLS if empty.
+        tls_cert_file: PathBuf,
+        /// The key of its certificate.
+        tls_key_file: PathBuf,
+        /// Who signs the certificates that callers must show; they need none if empty.
+        tls_client_ca_file: PathBuf,
         /// Whether clients that nobody has identified are served from beyond this host.
         allow_anonymous: bool,
+        /// The proxies whose word on where a client is counts.
+        trusted_proxies: Vec<Network>,
+        /// Whether each connection begins with a PROXY header of one of them.
+        proxy_protocol: bool,
         /// Whose pages may connect. Empty: the listener's own, and loopback ones while it listens on loopback.
         allowed_origins: Vec<AllowedOrigin>,
         /// Between two pings to a WebSocket client; `None` sends none.
@@ -88,6 +162,16 @@ section! {
         allowed_hosts: Vec<HostName>,
         /// Who may open it where it is a unix socket.
         socket_mode: SocketMode,
+        /// Its certificate, with those that it was signed with; no TLS if empty.
+        tls_cert_file: PathBuf,
+        /// The key of its certificate.
+        tls_key_file: PathBuf,
+        /// Who signs the certificates that callers must show; they need none if empty.
+        tls_client_ca_file: PathBuf,
+        /// The system users (by number) that are served where it is a unix socket; none for all that may open it.
+        allowed_uids: Vec<u32>,
+        /// The file with the token that must be shown for all but the probes; none if empty.
+        token_file: PathBuf,
     }
 }
 
@@ -116,17 +200,61 @@ section! {
     BusConfig = "bus" {
         /// Which bus.
         url: BusUrl,
+        /// What it promises; `None` is the default of the URL.
+        mode: Option<BusMode>,
+        /// Which channels are taken from it; all if empty.
+        channels: Vec<BusChannel>,
+        /// Which fleet this node belongs to.
+        namespace: Namespace,
+        /// Into how many logs its events are split.
+        shards: u32,
+        /// How long it keeps events for nodes that were away.
+        retention: Duration,
+        /// Who we are there, unless the URL says so.
+        user: Option<String>,
+        /// The password, unless the URL or a file has it.
+        password: Option<Secret>,
+        /// A file with the password.
+        password_file: Option<PathBuf>,
+        /// Who we are with the Sentinels.
+        sentinel_user: Option<String>,
+        /// The password there.
+        sentinel_password: Option<Secret>,
+        /// A file with the password there.
+        sentinel_password_file: Option<PathBuf>,
+        /// A token for NATS.
+        token: Option<Secret>,
+        /// A file with the token.
+        token_file: Option<PathBuf>,
+        /// A NATS credentials file.
+        credentials_file: Option<PathBuf>,
+        /// A file with a NATS nkey seed.
+        nkey_file: Option<PathBuf>,
+        /// Whom we believe to be the server, instead of whom the system believes.
+        tls_ca_file: Option<PathBuf>,
+        /// The certificate that we show.
+        tls_cert_file: Option<PathBuf>,
+        /// Its key.
+        tls_key_file: Option<PathBuf>,
+        /// How many servers keep the stream of JetStream.
+        replicas: u32,
+        /// Where they keep it.
+        storage: BusStorage,
+        /// How many bytes JetStream keeps at most; 0 is no bound.
+        max_bytes: ByteSize,
         /// How long a publish waits for the bus to confirm it.
         publish_timeout: Duration,
+        /// How long a publish waits for the bus before it is put on disk.
+        hedge: Duration,
         /// Between two probes that readiness rests on.
         probe_interval: Duration,
     }
 }
 
 section! {
-    /// Accepted publishes that wait for the log.
+    /// The outbox: accepted publishes that wait on disk for the bus.
     QueueConfig = "queue" {
-        /// How much memory they take at most; beyond it a publish is answered 503 `queue_full`.
+        /// How much disk they take at most; beyond it a publish is answered 503 `queue_full`.
         max_bytes: ByteSize,
         /// How long the oldest of them may wait; beyond it the same.
         max_age: Duration,
@@ -148,6 +276,12 @@ section! {
         message_bytes: ByteSize,
         /// Messages of one WebSocket client, with bursts of twice as many; `None` is no limit.
         messages_per_second: Option<NonZeroU32>,
+        /// Bytes of one WebSocket client a second, with bursts of twice as many; zero is no limit.
+        bytes_per_second: ByteSize,
+        /// Refusals of one IP address within a minute after which it is cut off; `None` is never.
+        offences_per_ip: Option<NonZeroU32>,
+        /// For how long it is.
+        ban: Duration,
         /// The body of one request.
         body_bytes: ByteSize,
         /// One published event.
@@ -166,5 +300,7 @@ section! {
         log_format: LogFormat,
         /// Which log lines it writes.
         log_level: LogFilter,
+        /// The file of who did what; none if empty.
+        audit_file: PathBuf,
     }
 }

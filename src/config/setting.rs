@@ -141,6 +141,16 @@ impl Setting for ByteSize {
     }
 }
 
+impl Setting for String {
+    fn read(node: &Node) -> Result<Self, Vec<Problem>> {
+        text(node).map(str::to_owned)
+    }
+
+    fn show(&self) -> Json {
+        self.as_str().into()
+    }
+}
+
 impl Setting for PathBuf {
     fn read(node: &Node) -> Result<Self, Vec<Problem>> {
         text(node).map(Self::from)

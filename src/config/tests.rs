@@ -43,7 +43,16 @@ fn the_example_names_every_key_and_no_other() {
     let mut named = BTreeSet::new();
     for (section, value) in &table {
         match value.as_table() {
-            Some(keys) => named.extend(keys.keys().map(|key| format!("{section}.{key}"))),
+            Some(keys) => {
+                for (key, value) in keys {
+                    match value.as_table().filter(|keys| !keys.is_empty()) {
+                        Some(within) => {
+                            named.extend(within.keys().map(|name| format!("{section}.{key}.{name}")))
+                        }
+                        None => drop(named.insert(format!("{section}.{key}"))),
+                    }
+                }
+            }
             None => drop(named.insert(section.clone())),
         }
     }
@@ -181,22 +190,52 @@ fn variables_of_others_are_left_alone() {
 
 #[test]
 fn keys_of_later_versions_are_told_from_unknown_ones() {
-    for text in [
-        "[auth]\nsecret = 'x'",
-        "[auth.webhook]\nurl = 'x'",
-        "[presence]\nttl = '30m'",
-        "[app]\ntls_cert_file = 'x'",
-        "[client]\ntrusted_proxies = []",
-        "[bus]\nmode = 'stream'",
-        "[[channels]]\npattern = 'a'\nredact = ['x']",
-    ] {
+    for text in ["[presence]\nttl = '30m'", "[[channels]]\npattern = 'a'\nredact = ['x']"] {
         assert!(refusal(text).contains("not available in this version"), "{text}: {}", refusal(text));
     }
-    let message = load_environment(&[("SIDEWIRE_AUTH__SECRET", "geheim")]).unwrap_err();
-    assert!(message.contains("auth.secret: not available in this version"), "{message}");
+    let message = load_environment(&[("SIDEWIRE_LOG__ENCRYPTION_KEY_FILE", "geheim")]).unwrap_err();
+    assert!(message.contains("log.encryption_key_file: not available in this version"), "{message}");
     assert!(!message.contains("geheim"), "{message}");
-    let message = refusal("[bus]\nurl = 'redis://:geheim@host'");
+    let message = refusal("[bus]\nurl = 'quic://:geheim@host'");
     assert!(message.contains("not available in this version") && !message.contains("geheim"), "{message}");
+}
+
+#[test]
+fn grants_are_read_from_a_table_and_from_json() {
+    let config = load_environment(&[
+        ("SIDEWIRE_AUTH__DEFAULT", r#"{"user.{sub}.>": ["sub", "history"]}"#),
+        ("SIDEWIRE_AUTH__SECRET", "geheim"),
+    ])
+    .unwrap();
+    assert_eq!(config.to_json()["auth"]["default"], serde_json::json!({"user.{sub}.>": ["sub", "history"]}));
+    assert_eq!(config.to_json()["auth"]["secret"], "***");
+    assert!(!format!("{config:?}").contains("geheim"));
+    let file = "[auth.anonymous]\n\"news.>\" = [\"sub\"]\n[auth]\nissuer = \"a\"";
+    assert_eq!(load(file).unwrap().auth.anonymous.0[0].pattern(), "news.>");
+    for (text, key) in [
+        ("[auth]\nanonymous = { \"user.{sub}\" = [\"sub\"] }", "auth.anonymous"),
+        ("[auth]\ndefault = { \"a..b\" = [\"sub\"] }", "auth.default"),
+        ("[auth]\ndefault = { a = [\"everything\"] }", "auth.default"),
+        ("[auth]\ndefault = { a = \"sub\" }", "auth.default"),
+        ("[auth]\ndefault = [\"a\"]", "auth.default"),
+        ("[auth]\nalgorithms = [\"none\"]", "auth.algorithms"),
+        ("[auth]\njwks_url = \"http://issuer.example/keys\"", "auth.jwks_url"),
+        ("[auth]\nleeway = \"1h\"", "auth.leeway"),
+        ("[auth]\ncookie = \"a=b\"", "auth.cookie"),
+        ("[client]\nallowed_origins = \"*\"\n[auth]\ncookie = \"a\"", "client.allowed_origins"),
+        ("[client]\nallowed_origins = \"*\"\n[auth.webhook]\nurl = \"http://a/\"", "client.allowed_origins"),
+        ("[auth]\nsecret = \"a\"\nsecret_file = \"b\"", "auth.secret_file"),
+    ] {
+        assert!(refusal(text).contains(key), "{text}: {}", refusal(text));
+    }
+}
+
+#[test]
+fn a_key_opens_the_client_listener_to_other_hosts() {
+    let listen = "[client]\nlisten = \"0.0.0.0:7080\"\n";
+    assert!(refusal(listen).contains("client.listen"));
+    assert!(load(&format!("{listen}[auth]\nsecret = \"a\"")).is_ok());
+    assert!(refusal(&format!("{listen}[auth]\nanonymous = {{ a = [\"sub\"] }}")).contains("client.listen"));
 }
 
 #[test]

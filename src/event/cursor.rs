@@ -8,6 +8,10 @@ use std::fmt;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct Position(pub u64);
 
+/// Positions that a node which numbers events itself has for each millisecond of the clock: more than it can give
+/// in one.
+pub const POSITIONS_PER_MS: u64 = 1 << 20;
+
 impl Position {
     /// Before every event.
     pub const ZERO: Position = Position(0);
@@ -28,6 +32,15 @@ impl Position {
 /// Which log a position belongs to. A log that was lost and begun anew has another epoch.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Epoch(pub u64);
+
+impl Epoch {
+    /// One that never was.
+    pub fn fresh() -> Self {
+        // The lower half of each UUID holds 62 random bits; the second fills the two fixed ones of the first.
+        let random = || uuid::Uuid::now_v7().as_u64_pair().1;
+        Self(random().rotate_left(2) ^ random().rotate_left(33))
+    }
+}
 
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

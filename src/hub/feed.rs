@@ -146,6 +146,14 @@ impl Feed {
         Some(Peek { beyond: state.ring.back().is_some_and(|batch| batch.last() > up_to) })
     }
 
+    /// Lets go of everything: who has not come to `position` reads the log.
+    pub(super) fn cover_from(&self, position: Position) {
+        let mut state = self.lock();
+        state.ring = VecDeque::new();
+        state.bytes = 0;
+        state.covered_from = state.covered_from.max(position);
+    }
+
     pub(super) fn push(&self, batch: Arc<Batch>, most_bytes: usize) {
         let mut state = self.lock();
         state.bytes += batch.footprint();

@@ -26,7 +26,7 @@ impl Common {
     /// The draft for one channel.
     pub(super) fn for_channel(self, channel: Channel) -> Draft {
         let Self { id, name, data, tags, ttl, exclude } = self;
-        Draft { id, channel, name, data, tags, ttl, exclude }
+        Draft { id, channel, name, data, tags, ttl, exclude, from: None }
     }
 }
 

@@ -5,6 +5,7 @@ use super::collector::{Collector, too_many};
 use super::error::{EntryError, IntakeError};
 use super::media_type::first_byte;
 use super::object::{Field, Object, Value};
+use crate::event::Draft;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -41,6 +42,22 @@ pub(super) fn read_lines(body: &[u8], collector: &mut Collector<'_>) -> Result<(
         }
     }
     Ok(())
+}
+
+/// The event in a `publish` message of a WebSocket client. Its `id` names the message, and what another client
+/// gets is not for this one to say.
+pub fn read_message(text: &str, limits: &IntakeLimits) -> Result<Draft, EntryError> {
+    let mut collector = Collector::new(limits, None);
+    let event = serde_json::from_str::<JsonEvent<'_>>(text).map_err(|error| not_json(&error))?;
+    let JsonEvent::Object(mut object) = event else {
+        return Err(EntryError::bad("invalid_event", "a message is a JSON object"));
+    };
+    for field in [Field::Id, Field::Exclude, Field::Channels] {
+        object.remove(field);
+    }
+    object.read(CODE, &mut collector)?;
+    let one = collector.finish()?.entries.pop();
+    one.unwrap_or_else(|| Err(EntryError::bad("invalid_event", "there is no event in this message")))
 }
 
 /// The text of a body, without the byte order mark that some systems put first.

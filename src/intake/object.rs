@@ -83,6 +83,11 @@ impl<'a> Object<'a> {
         }
     }
 
+    /// Takes a field away.
+    pub(super) fn remove(&mut self, field: Field) {
+        self.values[field as usize] = None;
+    }
+
     /// Reads the event into `collector`. `code` is the error for an object that says a thing twice.
     pub(super) fn read(&self, code: &'static str, collector: &mut Collector<'_>) -> Result<(), IntakeError> {
         if let Some(field) = self.duplicate {

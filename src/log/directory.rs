@@ -5,13 +5,16 @@ use super::error::OpenError;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Names that begin so are half-made, and are removed at the next start.
 pub(super) const UNFINISHED: &str = "t-";
 /// Names that begin so are half-removed, and are removed at the next start.
 pub(super) const REMOVED: &str = "x-";
+
+/// The directory of events that wait for the bus: it lies here to be under the same lock, and is left alone.
+pub(super) const OUTBOX: &str = "outbox";
 
 /// The directory, locked for this process until it is dropped.
 #[derive(Debug)]
@@ -99,6 +102,16 @@ pub(super) fn replace(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<
     file.sync_all()?;
     fs::rename(&unfinished, directory.join(name))?;
     sync_directory(directory)
+}
+
+/// Writes so many bytes at `offset` of a file that is removed again, through to the disk.
+pub(super) fn try_out(directory: &Path, offset: u64, bytes: usize) -> io::Result<()> {
+    let path = directory.join(format!("{UNFINISHED}trial"));
+    let file = create(&path)?;
+    // No zeros: a file system may store these as nothing.
+    let written = file.write_all_at(&vec![0xa5; bytes], offset).and_then(|()| file.sync_all());
+    remove(&path)?;
+    written
 }
 
 /// Creates or empties a file that only its owner may read, and never through a symlink.

@@ -8,6 +8,7 @@
 //! - its cache counts too little: few are open at a time, and closing frees the memory.
 
 use super::{directory, reserve};
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -38,6 +39,17 @@ pub(super) enum Kind {
     Terms,
 }
 
+/// How new it is that a place is damaged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Damage {
+    /// It was met before.
+    Known,
+    /// Another place of the same fold was.
+    NewPlace,
+    /// It is the first of its fold.
+    NewFold,
+}
+
 /// Why a generation cannot be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Trouble {
@@ -64,8 +76,8 @@ pub(super) struct Generation {
     disk_bytes: AtomicU64,
     /// The number of the first deletion that is not carried out in it.
     pub(super) swept: AtomicU64,
-    /// Folds in which damage was met and told of.
-    damaged: Mutex<Vec<u64>>,
+    /// Where damage was met: fold, kind, number. No more than what is stored in it.
+    damaged: Mutex<HashSet<(u64, Kind, u32)>>,
     /// Bytes that went through sled since it was opened: about what it holds in memory.
     passed: AtomicU64,
     /// When its dead events were counted last.
@@ -102,14 +114,16 @@ impl Generation {
         may
     }
 
-    /// Notes damage in a fold; false if it was noted before.
-    pub(super) fn note_damage(&self, fold: u64) -> bool {
+    /// Notes a damaged place in a fold, which may be read again and again.
+    pub(super) fn note_damage(&self, fold: u64, kind: Kind, number: u32) -> Damage {
         let mut damaged = super::lock(&self.damaged);
-        let is_new = !damaged.contains(&fold);
-        if is_new {
-            damaged.push(fold);
+        let place = (fold, kind, number);
+        if damaged.contains(&place) {
+            return Damage::Known;
         }
-        is_new
+        let is_known_fold = damaged.iter().any(|(known, ..)| *known == fold);
+        damaged.insert(place);
+        if is_known_fold { Damage::NewPlace } else { Damage::NewFold }
     }
 
     /// Makes the database of a new generation in a directory that has another name still, and closes it.

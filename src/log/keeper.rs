@@ -180,8 +180,9 @@ impl Keeper {
         let packed = pack::pack(&remains.items(), cover, shared.options.compress);
         drop(events);
         let current = self.current(shared, packed.fold.first)?;
+        // First, or a crash in between would leave a fold that counts, and ids that nobody knows any more.
+        write_ids(shared, &current.generation, &packed.fold, table)?;
         let fold = shared.reserve.pack(|| store(&current.generation, &mut current.list, packed))?;
-        write_ids(shared, &current.generation, &fold, table)?;
         let generation = current.generation.clone();
         if !shared.show_fold(table, PackedFold { fold, generation: generation.clone() }) {
             // It was put aside meanwhile, with what was just stored in it: the journal stays.

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// More channels than this are looked for by a scan, not by their lists.
 const MOST_LISTS: usize = 64;
@@ -24,6 +24,8 @@ pub(super) struct Memtable {
 
 #[derive(Default)]
 struct Contents {
+    /// When something was added last.
+    extended: Option<Instant>,
     events: Vec<Arc<Event>>,
     by_channel: HashMap<Channel, Vec<u32>, foldhash::fast::RandomState>,
     footprint: usize,
@@ -61,6 +63,11 @@ impl Memtable {
         self.read().footprint
     }
 
+    /// For how long nothing was added.
+    pub(super) fn idle(&self) -> Duration {
+        self.read().extended.unwrap_or(self.created).elapsed()
+    }
+
     pub(super) fn files(&self) -> Vec<PathBuf> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -89,6 +96,7 @@ impl Memtable {
     /// Adds events whose positions follow.
     pub(super) fn extend<'a>(&self, events: impl Iterator<Item = &'a Arc<Event>>) {
         let mut contents = self.contents.write().unwrap_or_else(PoisonError::into_inner);
+        contents.extended = Some(Instant::now());
         for event in events {
             let index = contents.events.len() as u32;
             match contents.by_channel.get_mut(&event.channel) {

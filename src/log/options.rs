@@ -10,11 +10,22 @@ pub const ID_WINDOW: Duration = Duration::from_secs(3600);
 /// How many publisher-given ids are remembered at most, unless configured.
 pub const ID_LIMIT: usize = 1_000_000;
 
+/// Who gives the positions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Numbering {
+    /// The log itself, in the order of arrival.
+    Own,
+    /// A bus, which keeps the order.
+    Bus,
+}
+
 /// How a log keeps events.
 #[derive(Clone)]
 pub struct LogOptions {
     /// Where it lives; nobody else's files may be there.
     pub dir: PathBuf,
+    /// Who gives the positions.
+    pub numbering: Numbering,
     /// How long events are kept at most.
     pub ttl: Duration,
     /// How much of the disk it may take; the oldest events go first.
@@ -36,6 +47,7 @@ impl LogOptions {
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self {
             dir: dir.into(),
+            numbering: Numbering::Own,
             ttl: Duration::from_secs(24 * 3600),
             max_bytes: 1 << 30,
             compress: true,
@@ -116,9 +128,9 @@ pub struct LogStats {
     pub fsyncs: u64,
     /// How long the last of them took.
     pub last_fsync: Duration,
-    /// Generations that were damaged and put aside.
+    /// Files and generations that were damaged and put aside.
     pub quarantined: u64,
-    /// Damaged blocks and groups that were met and passed over.
+    /// Damaged places that were met and passed over, each counted once: blocks, pages, groups, missing parts.
     pub damaged: u64,
     /// Journals that wait to be packed.
     pub folds_waiting: u64,

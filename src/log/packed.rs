@@ -3,7 +3,7 @@
 use super::Shared;
 use super::block::Block;
 use super::folds::Fold;
-use super::generation::{Generation, Kind, Trouble};
+use super::generation::{Damage, Generation, Kind, Trouble};
 use super::pack::Directory;
 use super::terms::{self, Posting, Term};
 use super::walk::Wanted;
@@ -67,7 +67,7 @@ impl Shared {
         let bytes = self.value_of(packed, Kind::Directory, 0)?;
         let parsed = bytes.and_then(|bytes| Directory::parse(&bytes, packed.fold.first).ok());
         let Some(directory) = parsed else {
-            self.note_damage(packed, "the directory of a part of the log");
+            self.note_damage(packed, Kind::Directory, 0);
             return Ok(None);
         };
         let directory = Arc::new(directory);
@@ -89,7 +89,7 @@ impl Shared {
         let bytes = self.value_of(packed, Kind::Block, number as u32)?;
         let unpacked = bytes.and_then(|bytes| Block::unpack(&bytes, directory.dictionary.as_ref()).ok());
         let Some(block) = unpacked else {
-            self.note_damage(packed, "a block of the log");
+            self.note_damage(packed, Kind::Block, number as u32);
             return Ok(None);
         };
         let block = Arc::new(block);
@@ -251,7 +251,7 @@ impl Shared {
             return Ok(Some(known));
         }
         let Some(page) = self.value_of(packed, Kind::Terms, number as u32)? else {
-            self.note_damage(packed, "the index of a part of the log");
+            self.note_damage(packed, Kind::Terms, number as u32);
             return Ok(None);
         };
         let page = Arc::new(page);
@@ -259,10 +259,18 @@ impl Shared {
         Ok(Some(page))
     }
 
-    fn note_damage(&self, packed: &PackedFold, what: &str) {
-        self.counters.damaged.fetch_add(1, Ordering::Relaxed);
+    fn note_damage(&self, packed: &PackedFold, kind: Kind, number: u32) {
+        let damage = packed.generation.note_damage(packed.fold.first.0, kind, number);
+        if damage != Damage::Known {
+            self.counters.damaged.fetch_add(1, Ordering::Relaxed);
+        }
         // Once for each fold: a thousand damaged blocks are one piece of news.
-        if packed.generation.note_damage(packed.fold.first.0) {
+        if damage == Damage::NewFold {
+            let what = match kind {
+                Kind::Block => "a block of the log",
+                Kind::Directory => "the directory of a part of the log",
+                Kind::Terms => "the index of a part of the log",
+            };
             tracing::error!(
                 path = %packed.generation.path().display(),
                 first = packed.fold.first.0,

@@ -1,5 +1,6 @@
 //! Reading forward from a cursor: resume and replay.
 
+use super::eras::Place;
 use super::view::View;
 use super::walk::{Walk, Wanted};
 use super::{ReadError, Shared};
@@ -39,6 +40,9 @@ pub enum ResumeStatus {
     Expired,
     /// The cursor is of another log, or of a future that never was.
     Reset,
+    /// The cursor is of the log of the bus, further than this node has come: another node was faster, or nobody
+    /// was ever there.
+    Ahead,
 }
 
 /// Where a client that comes back begins to read.
@@ -55,22 +59,37 @@ impl Shared {
     pub(super) fn resume(&self, interest: &Interest, cursor: Cursor) -> Resume {
         let head = self.head();
         let reset = Resume { status: ResumeStatus::Reset, start: head };
-        if cursor.epoch != self.meta.epoch {
-            return reset;
+        let eras = self.eras();
+        let on_bus = eras.bus().is_some();
+        let position = match eras.place(cursor, self.meta.epoch) {
+            Place::Current(position) => position,
+            // What was on the bus before this node came.
+            Place::BeforeCurrent(begin) => {
+                return Resume {
+                    status: ResumeStatus::Expired,
+                    start: begin.max(self.view().floor).min(head),
+                };
+            }
+            Place::Past(_) | Place::Elsewhere => return reset,
+        };
+        if position > head && on_bus {
+            return Resume { status: ResumeStatus::Ahead, start: position };
         }
-        if cursor.position > head {
+        if position > head {
             // Between the last event found at the start and where numbering goes on: of an event that a power
             // cut took, or that the backup which was put in place does not have.
-            let skipped = cursor.position < self.next_position();
+            let skipped = position < self.next_position();
             return if skipped { Resume { status: ResumeStatus::Expired, start: head } } else { reset };
         }
         let view = self.view();
-        let broken = self.starts.passed_over(cursor.position)
-            || view.is_broken_after(cursor.position)
-            || self.is_lost_soon(interest, cursor.position, head);
+        // Where the era begins is no event's position, though the start before it passed over it.
+        let is_begin = position == eras.begin_of_current();
+        let broken = !on_bus && !is_begin && self.starts.passed_over(position)
+            || view.is_broken_after(position)
+            || self.is_lost_soon(interest, position, head);
         Resume {
             status: if broken { ResumeStatus::Expired } else { ResumeStatus::Ok },
-            start: cursor.position.max(view.floor).min(head),
+            start: position.max(view.floor).min(head),
         }
     }
 

@@ -3,7 +3,7 @@
 
 use super::wire::{Damaged, Reader, put_bytes, put_signed, put_varint};
 use crate::event::{
-    Channel, ConnectionId, Data, Event, EventId, EventName, Expiry, Json, Position, Tags, UnixMs,
+    Author, Channel, ConnectionId, Data, Event, EventId, EventName, Expiry, Json, Position, Tags, UnixMs,
 };
 use bytes::Bytes;
 
@@ -17,6 +17,7 @@ const ID_UUID: u8 = 16;
 const ID_UUID_7: u8 = 32;
 /// Not an event any more: it only tells a reader that one was here.
 const STUB: u8 = 64;
+const HAS_AUTHOR: u8 = 128;
 
 /// What the next record is told relative to: positions and times are near each other.
 #[derive(Clone, Copy, Default)]
@@ -116,7 +117,7 @@ pub(super) fn skip_id(reader: &mut Reader<'_>, head: &Head) -> Result<(), Damage
     Ok(())
 }
 
-/// Appends tags and exclusion.
+/// Appends tags, exclusion and author.
 pub(super) fn put_extras(out: &mut Vec<u8>, event: &Event) {
     if !event.tags.is_empty() {
         put_varint(out, event.tags.iter().len() as u64);
@@ -128,15 +129,21 @@ pub(super) fn put_extras(out: &mut Vec<u8>, event: &Event) {
     if let Some(exclude) = &event.exclude {
         put_bytes(out, exclude.as_str().as_bytes());
     }
+    if let Some(author) = &event.from {
+        // A user is never empty.
+        put_bytes(out, author.user.as_deref().unwrap_or_default().as_bytes());
+        put_bytes(out, author.connection.as_str().as_bytes());
+    }
 }
 
-/// Tags and exclusion.
+/// Tags, exclusion and author.
 pub(super) struct Extras {
     tags: Tags,
     exclude: Option<ConnectionId>,
+    from: Option<Box<Author>>,
 }
 
-/// Reads tags and exclusion.
+/// Reads tags, exclusion and author.
 pub(super) fn read_extras(reader: &mut Reader<'_>, head: &Head) -> Result<Extras, Damaged> {
     let mut tags = Tags::default();
     if head.flags & HAS_TAGS != 0 {
@@ -150,7 +157,15 @@ pub(super) fn read_extras(reader: &mut Reader<'_>, head: &Head) -> Result<Extras
         true => Some(ConnectionId::parse(reader.text()?).map_err(|_| Damaged)?),
         false => None,
     };
-    Ok(Extras { tags, exclude })
+    let from = match head.flags & HAS_AUTHOR != 0 {
+        true => {
+            let user = Some(reader.text()?).filter(|user| !user.is_empty());
+            let connection = ConnectionId::parse(reader.text()?).map_err(|_| Damaged)?;
+            Some(Box::new(Author::new(user, connection).map_err(|_| Damaged)?))
+        }
+        false => None,
+    };
+    Ok(Extras { tags, exclude, from })
 }
 
 /// The bytes of the data.
@@ -185,6 +200,7 @@ pub(super) fn whole(
         tags: extras.tags,
         expiry: Expiry::At(head.expiry),
         exclude: extras.exclude,
+        from: extras.from,
     })
 }
 
@@ -226,6 +242,9 @@ fn flags(event: &Event) -> u8 {
     if event.exclude.is_some() {
         flags |= HAS_EXCLUDE;
     }
+    if event.from.is_some() {
+        flags |= HAS_AUTHOR;
+    }
     flags
 }
 
@@ -266,8 +285,18 @@ mod tests {
     }
 
     #[test]
+    fn authors_come_back() {
+        for user in [None, Some("ann")] {
+            let event = super::super::testing::event(7).exclude("n-2").from(user).build();
+            let mut out = Vec::new();
+            put_record(&mut out, &event, &mut Previous::default());
+            assert_eq!(read_record(&mut Reader::new(&out), &mut Previous::default()), Ok(event));
+        }
+    }
+
+    #[test]
     fn any_cut_or_flip_is_damage_or_another_event_but_no_panic() {
-        let event = super::super::testing::event(7).tag("a", "b").build();
+        let event = super::super::testing::event(7).tag("a", "b").from(Some("ann")).build();
         let mut out = Vec::new();
         put_record(&mut out, &event, &mut Previous::default());
         for at in 0..out.len() {

@@ -1,6 +1,7 @@
 //! Starting: what the directory holds, what is missing, and where numbering goes on.
 
 use super::directory::{self, Directory};
+use super::eras::Eras;
 use super::error::OpenError;
 use super::folds::{self, Fold};
 use super::generation::{self, Generation};
@@ -14,7 +15,7 @@ use super::reserve::Reserve;
 use super::starts::Starts;
 use super::view::{Hole, Source, View};
 use super::wire::Damaged;
-use super::{Access, LogOptions, compaction};
+use super::{Access, LogOptions, Numbering, compaction};
 use crate::event::Position;
 use std::fs;
 use std::io;
@@ -35,6 +36,7 @@ pub(super) struct Found {
     /// What the starts passed over, and whether this one is noted.
     pub(super) starts: Starts,
     pub(super) start_noted: bool,
+    pub(super) eras: Eras,
     pub(super) damaged: u64,
     pub(super) quarantined: u64,
 }
@@ -46,6 +48,10 @@ struct Chain {
     last_stored: Position,
     damaged: u64,
     quarantined: u64,
+    /// The last part was put aside: what is missing before the next one was counted with it.
+    after_damage: bool,
+    /// What the bus could not give any more: no damage of ours.
+    gaps: Vec<Hole>,
 }
 
 pub(super) fn recover(
@@ -59,12 +65,15 @@ pub(super) fn recover(
     let mark = Watermark::read(dir);
     let meta = stored.unwrap_or_else(Meta::fresh);
     let mut ids = Ids::new(meta.seed, options.id_window, options.id_limit);
+    let mut eras = Eras::read(dir);
     let mut chain = Chain {
         view: View { floor: mark.map_or(Position::ZERO, |mark| mark.floor), ..View::default() },
         last_stored: mark.map_or(Position::ZERO, |mark| mark.floor),
         access,
         damaged: 0,
         quarantined: 0,
+        after_damage: false,
+        gaps: eras.gaps().to_vec(),
     };
     // Folds are always older than journals: a journal is removed once it is packed.
     let names = directory.names().map_err(|error| OpenError::io(dir, error))?;
@@ -79,6 +88,7 @@ pub(super) fn recover(
     for name in names.iter().filter(|name| name.starts_with(journal::PREFIX)) {
         chain.journal(&dir.join(name), &mut ids)?;
     }
+    chain.pass_gaps();
     let mark_stored = mark.map_or(Position::ZERO, |mark| mark.stored);
     let mark_head = mark.map_or(Position::ZERO, |mark| mark.head);
     let is_new = stored.is_none() && chain.view.sources.is_empty() && mark.is_none();
@@ -91,7 +101,9 @@ pub(super) fn recover(
         None => Starts::unknown(head),
     };
     // A log that never was begins at its first position: nothing can have been given before.
-    let next = if is_new { head.next() } else { starts.begin(head, mark_head, chain.view.floor, unix_ms()) };
+    // On a bus nothing is passed over either: it gives the positions, and reading goes on where it stopped.
+    let goes_on = is_new || options.numbering == Numbering::Bus;
+    let next = if goes_on { head.next() } else { starts.begin(head, mark_head, chain.view.floor, unix_ms()) };
     let mut found = Found {
         meta,
         head,
@@ -100,6 +112,7 @@ pub(super) fn recover(
         next,
         starts,
         start_noted: false,
+        eras: Eras::own(),
         damaged: chain.damaged,
         quarantined: chain.quarantined,
         view: chain.view,
@@ -113,11 +126,24 @@ pub(super) fn recover(
         );
         found.meta.epoch = Meta::fresh().epoch;
         // What was lost behind the last event found is another log's; this one begins without a gap in it.
-        found.head = Position(found.next.0 - 1);
+        if options.numbering == Numbering::Own {
+            found.head = Position(found.next.0 - 1);
+        }
         found.starts = Starts::default();
     }
+    let comes_from_bus = options.numbering == Numbering::Own && eras.bus().is_some();
+    if comes_from_bus {
+        // A cursor that is given before the first event must be of this era: one of the bus that is left would be
+        // answered `reset`, one that was passed over `expired`. So the era has a first position without an event.
+        found.head = eras.begin(None, found.next, found.head, found.head);
+        found.next = found.next.next();
+    }
+    found.eras = eras;
     if access == Access::ReadOnly {
         return Ok(found);
+    }
+    if comes_from_bus {
+        reserve.with_room(|| found.eras.write(dir)).map_err(|error| OpenError::io(dir, error))?;
     }
     if stored != Some(found.meta) {
         reserve.with_room(|| found.meta.write(dir)).map_err(|error| OpenError::io(dir, error))?;
@@ -231,14 +257,28 @@ impl Chain {
 
     /// A part says what the last event before it was: a later one than we have means that a part is missing.
     fn link(&mut self, previous_stored: Position) {
-        if previous_stored > self.last_stored {
+        let (after, up_to) = (self.last_stored, previous_stored);
+        let is_counted = std::mem::take(&mut self.after_damage);
+        if self.gaps.iter().any(|gap| gap.after <= after && after < up_to && up_to <= gap.up_to) {
+            self.hole(after, up_to);
+        } else if previous_stored > self.last_stored {
             tracing::error!(
                 after = self.last_stored.0,
                 up_to = previous_stored.0,
                 "a part of the log is missing"
             );
-            self.damaged += 1;
+            self.damaged += u64::from(!is_counted);
             self.hole(self.last_stored, previous_stored);
+        }
+    }
+
+    /// What the bus could not give after the last event that is here.
+    fn pass_gaps(&mut self) {
+        for gap in std::mem::take(&mut self.gaps) {
+            if gap.after <= self.last_stored && self.last_stored < gap.up_to {
+                self.hole(self.last_stored, gap.up_to);
+                self.last_stored = gap.up_to;
+            }
         }
     }
 
@@ -253,8 +293,8 @@ impl Chain {
     /// Keeps what cannot be read for whoever wants to look into it.
     fn put_aside(&mut self, path: &Path) {
         tracing::error!(path = %path.display(), "a part of the log is damaged: it is put aside");
-        self.damaged += 1;
         self.quarantined += 1;
+        self.after_damage = true;
         if self.access == Access::ReadOnly {
             return;
         }

@@ -4,6 +4,7 @@
 use super::directory;
 use super::generation::Generation;
 use super::liveness::unix_ms;
+use super::writer::Active;
 use super::{Shared, lock};
 use crate::event::UnixMs;
 use std::fs;
@@ -14,13 +15,21 @@ use std::time::Duration;
 
 /// A journal is packed at least this often, however little there is in it, so that its events can expire.
 const SHORTEST_SEAL: Duration = Duration::from_secs(60);
+/// One that nothing was added to for this long is packed if it takes much memory: a burst must not stay in it
+/// for hours.
+const LEFT_ALONE: Duration = Duration::from_secs(10);
+const MUCH_MEMORY: usize = 4 << 20;
 
 impl Shared {
-    /// Seals a journal that grew old, so that time limits are kept on the disk also when little is published.
+    /// Seals a journal that grew old, so that time limits are kept on the disk also when little is published,
+    /// or that keeps much in memory for nobody.
     pub(super) fn seal_if_old(&self) {
         let oldest = (self.options.ttl / 4).max(SHORTEST_SEAL);
         let mut writer = lock(&self.writer);
-        if writer.active.as_ref().is_some_and(|active| active.table.created.elapsed() >= oldest) {
+        if writer.active.as_ref().is_some_and(|Active { table, .. }| {
+            let is_left = table.idle() >= LEFT_ALONE && table.footprint() >= MUCH_MEMORY;
+            table.created.elapsed() >= oldest || is_left
+        }) {
             self.seal(&mut writer);
         }
     }
@@ -70,9 +79,11 @@ impl Shared {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             let name = entry.file_name();
             // Generations are measured when they change: there may be thousands of files in them.
-            // What is kept back for a full disk is on top of the limit: it holds no events.
+            // What is kept back for a full disk is on top of the limit: it holds no events. So are events that
+            // wait for the bus: they have a limit of their own, and are not the log's to remove.
             let name = name.to_string_lossy();
-            if !name.starts_with(super::generation::PREFIX) && name != super::reserve::FILE {
+            let is_foreign = name == super::reserve::FILE || name == directory::OUTBOX;
+            if !name.starts_with(super::generation::PREFIX) && !is_foreign {
                 bytes += directory::disk_use(&entry.path());
             }
         }

@@ -5,7 +5,7 @@
 use super::directory;
 use super::meta::{sealed, unsealed};
 use super::wire::{Damaged, Reader, put_varint};
-use crate::event::{Position, UnixMs};
+use crate::event::{POSITIONS_PER_MS, Position, UnixMs};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -13,8 +13,6 @@ use std::path::Path;
 const FILE: &str = "starts";
 /// How much is passed over at least. A journal never holds as many events.
 pub(super) const RESTART_GAP: u64 = 1 << 20;
-/// Positions that go with each millisecond of the clock: more than can be given in one.
-const PER_MS: u64 = 1 << 20;
 /// A clock beyond this (the year 2248) is wrong, and must not use the positions up.
 const LATEST_MS: UnixMs = 1 << 43;
 /// More starts than this, with events between them, are not told apart.
@@ -66,7 +64,7 @@ impl Starts {
     ) -> Position {
         let passed = self.0.last().map_or(Position::ZERO, |gap| gap.next);
         let least = head.max(given).max(passed).0.saturating_add(RESTART_GAP);
-        let next = Position(least.max(now.min(LATEST_MS) * PER_MS));
+        let next = Position(least.max(now.min(LATEST_MS) * POSITIONS_PER_MS));
         // Of what came after a start nothing may be left: then this one passes over its range too.
         while self.0.last().is_some_and(|gap| gap.after >= head) {
             self.0.pop();

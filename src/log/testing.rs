@@ -2,7 +2,7 @@
 
 use super::{Log, LogOptions};
 use crate::event::{
-    Channel, ConnectionId, Data, Event, EventId, EventName, Expiry, Filter, Interest, Json, Pattern,
+    Author, Channel, ConnectionId, Data, Event, EventId, EventName, Expiry, Filter, Interest, Json, Pattern,
     Position, Tags, UnixMs,
 };
 use std::path::Path;
@@ -24,6 +24,7 @@ pub(super) fn event(position: u64) -> Builder {
         tags: Tags::default(),
         expiry: Expiry::At(now() + 3_600_000),
         exclude: None,
+        from: None,
     })
 }
 
@@ -63,6 +64,12 @@ impl Builder {
 
     pub(super) fn exclude(mut self, connection: &str) -> Self {
         self.0.exclude = Some(ConnectionId::parse(connection).unwrap());
+        self
+    }
+
+    pub(super) fn from(mut self, user: Option<&str>) -> Self {
+        let connection = ConnectionId::parse("n-1").unwrap();
+        self.0.from = Some(Box::new(Author::new(user, connection).unwrap()));
         self
     }
 

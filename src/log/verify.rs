@@ -9,7 +9,7 @@ use super::packed::PackedFold;
 use super::view::Source;
 use super::walk::{Walk, Wanted};
 use super::{Access, LogOptions, LogStats, OpenError, ReadError, Shared, block, compaction, terms};
-use crate::event::{Epoch, Event, Filter, Position};
+use crate::event::{Cursor, Epoch, Event, Filter, Position};
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -182,26 +182,28 @@ pub(super) fn inspect(dir: &Path) -> Result<(LogStats, Epoch), OpenError> {
     must_exist(dir)?;
     let shared = Shared::open(LogOptions::new(dir), Access::ReadOnly)?;
     shared.measure();
-    Ok((shared.stats(), shared.meta.epoch))
+    let epoch = shared.eras().bus().unwrap_or(shared.meta.epoch);
+    Ok((shared.stats(), epoch))
 }
 
 /// See [`super::Log::export`].
 pub(super) fn export(
     dir: &Path,
-    each: &mut dyn FnMut(Epoch, &Event) -> io::Result<()>,
+    each: &mut dyn FnMut(Cursor, &Event) -> io::Result<()>,
 ) -> Result<u64, ExportError> {
     must_exist(dir).map_err(ExportError::Open)?;
     let mut options = LogOptions::new(dir);
     // Each event's own expiry holds; the configuration is not known here.
     options.ttl = Duration::from_millis(u64::MAX / 4);
     let shared = Shared::open(options, Access::ReadOnly).map_err(ExportError::Open)?;
+    let eras = shared.eras();
     let filter = Filter::default();
     let end = shared.view().sources.last().map_or(Position::ZERO, Source::last);
     let mut walk = Walk::new(&shared, Wanted::new(None, &filter));
     let (mut at, mut count) = (Position::ZERO, 0);
     while let Some(step) = walk.forward(at, end).map_err(ExportError::Read)? {
         for event in &step.events {
-            each(shared.meta.epoch, event).map_err(ExportError::Write)?;
+            each(eras.cursor(event.position, shared.meta.epoch), event).map_err(ExportError::Write)?;
             count += 1;
         }
         at = step.reached;

@@ -1,15 +1,17 @@
 //! The one way into the log: append to the active journal, then show; sync from another thread.
 
+use super::directory;
+use super::eras::Eras;
 use super::error::AppendError;
 use super::journal::{self, Header, Journal};
 use super::memtable::Memtable;
 use super::starts::RESTART_GAP;
-use super::view::Source;
+use super::view::{Hole, Source};
 use super::{Shared, lock, reserve};
-use crate::event::{Event, Position};
+use crate::event::{Epoch, Event, Position};
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 /// Journals that wait to be packed; more, and publishers are told that the log is behind. Each is held in
@@ -17,6 +19,8 @@ use std::time::Instant;
 pub(super) const MOST_WAITING: usize = 6;
 /// Groups that are rewritten after a failed sync are cut to about this many events.
 const REWRITE_EVENTS: usize = 1024;
+/// What is written to see whether the disk takes anything again: an event of common size.
+const TRIAL_BYTES: usize = 64 << 10;
 
 /// What only the appending thread touches.
 pub(super) struct Writer {
@@ -76,6 +80,22 @@ impl Shared {
         Ok(())
     }
 
+    /// See [`super::Log::try_out`].
+    pub(super) fn try_out(&self) -> Result<(), AppendError> {
+        if self.reserve.is_released() {
+            return Err(AppendError::Full);
+        }
+        let active = lock(&self.writer).active.clone().filter(|active| !self.is_full(active, 1));
+        if active.is_none() && self.waiting() >= MOST_WAITING {
+            return Err(AppendError::Behind);
+        }
+        // As far out as the next event would stand: a limit on the size of files is a full disk, too.
+        let end = active.map_or(0, |active| active.journal.bytes());
+        directory::try_out(self.directory.path(), end, TRIAL_BYTES).map_err(|error| self.refused(error))?;
+        // What an earlier sync did not make durable is still to be.
+        self.sync().map(drop)
+    }
+
     /// One write of the stored events of a group.
     fn write(
         &self,
@@ -131,6 +151,49 @@ impl Shared {
         writer.active = Some(active.clone());
         self.wake_keeper();
         Ok(active)
+    }
+
+    /// See [`super::Log::begin_era`].
+    pub(super) fn begin_era(&self, epoch: Epoch, after: Position, lost: bool) -> io::Result<Position> {
+        // No append may come between the note and the head.
+        let mut writer = lock(&self.writer);
+        let mut eras = Eras::clone(&self.eras());
+        // What the last start passed over is not used either.
+        let head = self.next_position().previous();
+        // A stretch without events, in which those that are missing stood.
+        let gap = Hole { after: head, up_to: if lost { head.next() } else { head } };
+        let begin = eras.begin(Some(epoch), after, gap.up_to, self.head());
+        if lost {
+            eras.add_gap(gap);
+        }
+        self.reserve.with_room(|| eras.write(self.directory.path()))?;
+        self.seal(&mut writer);
+        if lost {
+            writer.last_stored = gap.up_to;
+            self.change_view(|view| view.holes.push(gap));
+        }
+        *self.eras.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(eras);
+        self.head.store(begin.0, Ordering::Release);
+        Ok(begin)
+    }
+
+    /// See [`super::Log::skip_to`].
+    pub(super) fn skip_to(&self, up_to: Position) -> io::Result<Position> {
+        let mut writer = lock(&self.writer);
+        let mut eras = Eras::clone(&self.eras());
+        let gap = Hole { after: writer.last_stored, up_to: eras.at_bus(up_to) };
+        if gap.up_to <= self.head() {
+            return Ok(self.head());
+        }
+        eras.add_gap(gap);
+        self.reserve.with_room(|| eras.write(self.directory.path()))?;
+        // The header of the next journal says that something is missing before it, as after a loss.
+        self.seal(&mut writer);
+        writer.last_stored = gap.up_to;
+        self.change_view(|view| view.holes.push(gap));
+        *self.eras.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(eras);
+        self.head.store(gap.up_to.0, Ordering::Release);
+        Ok(gap.up_to)
     }
 
     /// Seals the active journal, if there is one, so that it is packed.

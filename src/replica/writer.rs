@@ -1,6 +1,6 @@
 //! The thread that appends.
 
-use super::{Health, Settler, Showing};
+use super::{Health, Refusal, Settler, Showing};
 use crate::bus::{Arriving, Inflow, Outcome, Slot};
 use crate::codec::Shown;
 use crate::event::{Event, EventId, Position};
@@ -17,6 +17,8 @@ const GROUP_EVENTS: usize = 256;
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(2);
+/// Between two attempts to append what must not be left out.
+const INSISTENCE: Duration = Duration::from_millis(200);
 /// About the most bytes of one group.
 const GROUP_BYTES: usize = 256 << 10;
 
@@ -27,6 +29,7 @@ pub(super) struct Writer {
     pub(super) to_fan_out: mpsc::Sender<Showing>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) health: Arc<Health>,
+    pub(super) refusal: Refusal,
 }
 
 /// A group, sorted out.
@@ -34,6 +37,8 @@ pub(super) struct Writer {
 struct Group {
     events: Vec<Arc<Event>>,
     slots: Vec<(Slot, Outcome)>,
+    /// Shown after the events: they were sent later.
+    early: Vec<(u64, Arc<Event>)>,
     probes: Vec<oneshot::Sender<()>>,
     accepted: Option<Instant>,
 }
@@ -56,6 +61,10 @@ impl Writer {
         for arriving in arriving.drain(..) {
             let (event, slot, accepted) = match arriving {
                 Arriving::Event { event, slot, accepted } => (event, slot, accepted),
+                Arriving::Early { event, number } => {
+                    group.early.push((number, event));
+                    continue;
+                }
                 Arriving::Probe(returned) => {
                     group.probes.push(returned);
                     continue;
@@ -92,8 +101,13 @@ impl Writer {
     fn append(&self, group: Group) {
         let appended = !group.events.is_empty();
         if appended {
-            let result = self.append_patiently(&group.events);
+            let mut result = self.append_patiently(&group.events);
             self.report(&result);
+            while self.refusal == Refusal::Insisted && result.is_err() && !self.inflow.is_closed() {
+                std::thread::sleep(INSISTENCE);
+                result = self.append_patiently(&group.events);
+                self.report(&result);
+            }
             match result {
                 Ok(()) => {
                     let bytes: usize = group.events.iter().map(|event| event.data.len()).sum();
@@ -114,7 +128,15 @@ impl Writer {
                 }
             }
         }
+        if !appended && !group.probes.is_empty() && !self.health.is_writable() {
+            // Nobody may publish while the node is not ready: then it is for the probes to find it mended.
+            self.report(&self.log.try_out());
+        }
         self.settler.add(group.slots, appended);
+        for (number, event) in group.early {
+            let shown = Arc::new(Shown::early(event));
+            let _ = self.to_fan_out.blocking_send(Showing::Early { number, shown });
+        }
         for returned in group.probes {
             // The channel closes only after this thread has ended.
             let _ = self.to_fan_out.blocking_send(Showing::Probe(returned));
@@ -134,8 +156,12 @@ impl Writer {
     }
 
     fn show(&self, events: Vec<Arc<Event>>, accepted: Instant) {
-        let epoch = self.log.epoch();
-        let events = events.into_iter().map(|event| Arc::new(Shown::new(event, epoch))).collect();
+        let cursors = self.log.cursors();
+        let shown = |event: Arc<Event>| {
+            let cursor = cursors.of(event.position);
+            Arc::new(Shown::new(event, cursor))
+        };
+        let events = events.into_iter().map(shown).collect();
         let _ = self.to_fan_out.blocking_send(Showing::Group { events, accepted });
     }
 

@@ -4,11 +4,15 @@ use super::connection::{Handler, Peer, Reply};
 use super::error::{ApiError, json, with_type};
 use super::host::check_private;
 use super::node::Node;
+use crate::publish::unix_ms;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
 use std::sync::Arc;
+
+/// What needs no token: a kubelet has none, and learns only whether the node is well.
+const PROBES: [&str; 2] = ["/healthz", "/readyz"];
 
 /// Answers the operator.
 pub struct Admin {
@@ -26,7 +30,7 @@ impl Admin {
         request: Request<Incoming>,
         peer: Peer,
     ) -> Result<Response<Full<Bytes>>, ApiError> {
-        check_private(&request, peer, &self.node.settings().admin_hosts)?;
+        check_private(&request, peer, &self.node.settings().admin, &PROBES)?;
         match (request.method(), request.uri().path()) {
             (&Method::GET | &Method::HEAD, "/healthz") => Ok(self.health()),
             (&Method::GET | &Method::HEAD, "/readyz") => Ok(self.readiness()),
@@ -69,13 +73,8 @@ impl Admin {
 
 impl Handler for Admin {
     async fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Reply {
-        match self.answer(request, peer).await {
-            Ok(response) => Reply::Http(response),
-            Err(error) => {
-                self.node.metrics.error(error.code);
-                error.into()
-            }
-        }
+        let answer = self.answer(request, peer).await;
+        Reply::Http(answer.unwrap_or_else(|error| self.node.count_and_answer(error)))
     }
 }
 
@@ -85,8 +84,14 @@ fn metrics(node: &Node) -> String {
     let stats = node.source.log.stats();
     let (events, bytes) = node.inflow.depth();
     metrics.ready.set(node.readiness().is_ready().into());
-    metrics.queue_events.set(events as i64);
-    metrics.queue_bytes.set(bytes as i64);
+    let status = node.bus.status();
+    metrics.queue_events.set((events + status.held_events) as i64);
+    metrics.queue_bytes.set((bytes + status.held_bytes) as i64);
+    metrics.bus.outbox_events.set(status.outbox_events as i64);
+    metrics.bus.outbox_bytes.set(status.outbox_bytes as i64);
+    let oldest = status.outbox_oldest_ms.map_or(0, |oldest| unix_ms().saturating_sub(oldest));
+    metrics.bus.lag_seconds.set(status.lag.as_secs_f64());
+    metrics.bus.outbox_oldest_seconds.set(oldest as f64 / 1000.);
     metrics.channels.set(node.source.hub.feed_count() as i64);
     metrics.uptime_seconds.set(node.started.elapsed().as_secs() as i64);
     metrics.resident_bytes.set(resident_bytes().unwrap_or(0));

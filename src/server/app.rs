@@ -1,17 +1,27 @@
 //! The app listener: publish, history, control.
 
+use super::access::Access;
+use super::close::CloseReason;
 use super::connection::{Handler, Peer, Reply};
 use super::error::{ApiError, json};
 use super::history;
 use super::host::check_private;
 use super::node::{Node, Settings};
 use super::publish;
+use super::registry::Whom;
 use super::request::{Parameters, path_channel, read_body};
+use crate::audit::{Action, Entry};
+use crate::auth::RevokeError;
+use crate::publish::unix_ms;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
 use std::sync::Arc;
+
+/// How long a token stays revoked of which nobody says when it ends, in milliseconds: longer than tokens should
+/// be good for.
+const REVOKED_FOR: u64 = 30 * 24 * 3_600_000;
 
 /// Answers the app.
 pub struct App {
@@ -30,7 +40,7 @@ impl App {
         peer: Peer,
     ) -> Result<Response<Full<Bytes>>, ApiError> {
         let settings = self.node.settings();
-        check_private(&request, peer, &settings.app_hosts)?;
+        check_private(&request, peer, &settings.app, &[])?;
         // What nearly every request is goes first, before the path is taken apart.
         if request.method() == Method::POST && request.uri().path() == "/v1/publish" {
             return publish::publish(&self.node, &settings, request).await;
@@ -52,12 +62,12 @@ impl App {
                 publish::publish_raw(&self.node, settings, path_channel(channel)?.as_str(), request).await
             }
             (&Method::GET, ["v1", "events"]) => {
-                history::events(&self.node, request.uri().query(), None).await
+                history::events(&self.node, request.uri().query(), &Access::Open).await
             }
             (&Method::DELETE, ["v1", "events"]) => history::delete(&self.node, request.uri().query()).await,
             (&Method::GET, ["v1", "channels"]) => self.channels(request.uri().query()),
             (&Method::GET, ["v1", "channels", channel, "last"]) => {
-                history::last(&self.node, path_channel(channel)?, request.uri().query()).await
+                history::last(&self.node, path_channel(channel)?, request.uri().query(), &Access::Open).await
             }
             (&Method::POST, ["v1", "disconnect"]) => self.disconnect(request, settings).await,
             (_, ["v1", "publish" | "disconnect"]) => Err(ApiError::method_not_allowed("POST")),
@@ -97,39 +107,82 @@ impl App {
         struct Disconnect {
             connection: Option<String>,
             user: Option<String>,
+            /// The id of a token, which counts no longer.
+            jti: Option<String>,
+            /// Until when it would count by itself, in seconds since 1970 as in its `exp`.
+            exp: Option<u64>,
         }
         let body = read_body(request.into_body(), settings.body_bytes, settings.body_timeout).await?;
         let asked: Disconnect = serde_json::from_slice(&body).map_err(|error| {
             ApiError::new(
                 StatusCode::BAD_REQUEST,
                 "invalid_json",
-                format!("send {{\"connection\": \"..\"}}: {error}"),
+                format!(
+                    "send {{\"user\": \"..\"}}, {{\"connection\": \"..\"}} or {{\"jti\": \"..\"}}: {error}"
+                ),
             )
         })?;
-        let disconnected = match (asked.connection, asked.user) {
-            (Some(connection), _) => usize::from(self.node.registry.disconnect(&connection)),
-            // Without authentication no connection has a user.
-            (None, Some(_)) => 0,
-            (None, None) => {
+        let registry = &self.node.registry;
+        let (connection, user) = (asked.connection.clone(), asked.user.clone());
+        let action = if asked.jti.is_some() { Action::Revoked } else { Action::Disconnected };
+        let entry = Entry { connection: connection.as_deref(), user: user.as_deref(), ..Entry::new(action) };
+        let disconnected = match (asked.connection, asked.user, asked.jti) {
+            (Some(connection), None, None) => usize::from(registry.disconnect(&connection)),
+            (None, Some(user), None) => registry.disconnect_all(Whom::User(&user), CloseReason::Disconnected),
+            (None, None, Some(id)) => self.revoke(&id, asked.exp).await?,
+            _ => {
                 return Err(ApiError::parameter(
                     "invalid_parameter",
-                    "connection",
-                    "name the `connection`, as told in `welcome`",
+                    "user",
+                    "name one of `user`, `connection` (as told in `welcome`) and `jti` (the id of a token)",
                 ));
             }
         };
+        self.node.audit.note(&Entry { count: Some(disconnected as u64), ..entry });
         Ok(json(StatusCode::OK, serde_json::json!({"disconnected": disconnected}).to_string()))
     }
+
+    /// Revokes a token and closes what came with it. First the one and then the other: a client that connects in
+    /// between is refused, or looks again once it is in the registry.
+    async fn revoke(&self, id: &str, exp: Option<u64>) -> Result<usize, ApiError> {
+        if id.is_empty() || id.len() > 255 || id.chars().any(char::is_control) {
+            let message = "`jti` is the id of a token: 1 to 255 bytes without control characters";
+            return Err(ApiError::parameter("invalid_parameter", "jti", message));
+        }
+        let now = unix_ms();
+        // Leeway and slow clocks: an hour more costs a few bytes.
+        let end = exp.map_or(now + REVOKED_FOR, |exp| exp.saturating_add(3600).saturating_mul(1000));
+        let (node, owned) = (self.node.clone(), id.to_owned());
+        let revoked = tokio::task::spawn_blocking(move || node.revocations.revoke(&owned, end, now)).await;
+        if let Ok(Err(RevokeError::TooMany)) = revoked {
+            return Err(ApiError::unavailable(
+                "unavailable",
+                "too many tokens are revoked already: sign new ones with another key",
+            ));
+        }
+        // Whether it is kept or not, it counts now.
+        let closed = self.node.registry.disconnect_all(Whom::Token(id), CloseReason::Unauthorized);
+        match revoked {
+            Ok(Ok(())) => Ok(closed),
+            Ok(Err(error)) => {
+                tracing::warn!(?error, "a revocation could not be written to the disk");
+                Err(not_kept())
+            }
+            Err(_) => Err(not_kept()),
+        }
+    }
+}
+
+fn not_kept() -> ApiError {
+    ApiError::unavailable(
+        "unavailable",
+        "the token is revoked until this node is started again, as the disk could not take it: repeat this",
+    )
 }
 
 impl Handler for App {
     async fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Reply {
-        match self.answer(request, peer).await {
-            Ok(response) => Reply::Http(response),
-            Err(error) => {
-                self.node.metrics.error(error.code);
-                error.into()
-            }
-        }
+        let answer = self.answer(request, peer).await;
+        Reply::Http(answer.unwrap_or_else(|error| self.node.count_and_answer(error)))
     }
 }

@@ -1,14 +1,16 @@
 //! The client listener: WebSocket, SSE, long-poll, NDJSON, and what is kept.
 
+use super::access::{Access, Guest};
 use super::connection::{Handler, Peer, Reply};
 use super::error::ApiError;
+use super::forwarded::client_ip;
 use super::host::{Origin, allow_origin};
 use super::node::{Node, Settings};
 use super::one_way::{self, Kind};
 use super::registry::{Admission, AdmissionLimits, Refused};
 use super::request::{Parameters, path_channel};
 use super::request_subscription::{Asked, Format};
-use super::{history, poll, websocket};
+use super::{client_publish, history, poll, websocket};
 use crate::event::{EventName, Pattern};
 use bytes::Bytes;
 use http_body_util::Full;
@@ -16,6 +18,7 @@ use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Answers clients.
 pub struct Client {
@@ -32,25 +35,28 @@ impl Client {
         let settings = self.node.settings();
         let origin = match settings.origins.check(&request, peer) {
             Ok(origin) => origin,
-            Err(error) => {
-                self.node.metrics.error(error.code);
-                return error.into();
-            }
+            Err(error) => return Reply::Http(self.node.count_and_answer(error)),
         };
         let result = if request.method() == Method::OPTIONS {
             Ok(Reply::Http(preflight(request.headers())))
         } else {
-            self.route(request, peer, &settings, &origin).await
+            // From here on it is about who the client is, and no longer about which of our addresses it used.
+            let peer_ip = client_ip(peer.peer_ip, request.headers(), &settings.proxies);
+            let banned = peer_ip.and_then(|ip| {
+                let offenders = self.node.registry.offenders();
+                offenders.banned(ip, settings.offences_per_ip, settings.ban, Instant::now())
+            });
+            match banned {
+                Some(left) => Err(cut_off(left)),
+                None => self.route(request, Peer { peer_ip, ..peer }, &settings, &origin).await,
+            }
         };
         let mut response = match result {
             Ok(Reply::Http(response)) => response,
             Ok(takeover) => return takeover,
-            Err(error) => {
-                self.node.metrics.error(error.code);
-                error.into_response()
-            }
+            Err(error) => self.node.count_and_answer(error),
         };
-        allow_origin(response.headers_mut(), &origin);
+        allow_origin(response.headers_mut(), &origin, settings.credentials);
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         Reply::Http(response)
     }
@@ -80,19 +86,24 @@ impl Client {
         }
         match &*segments {
             ["v1", "events"] if get => {
-                history::events(&self.node, request.uri().query(), None).await.map(Reply::Http)
+                let access = self.access(&request, peer, settings).await?;
+                history::events(&self.node, request.uri().query(), &access).await.map(Reply::Http)
             }
             ["v1", "channels", channel, "last"] if get => {
-                history::last(&self.node, path_channel(channel)?, request.uri().query())
+                let access = self.access(&request, peer, settings).await?;
+                history::last(&self.node, path_channel(channel)?, request.uri().query(), &access)
                     .await
                     .map(Reply::Http)
             }
             ["v1", "events"] | ["v1", "channels", _, "last"] => Err(ApiError::method_not_allowed("GET")),
-            ["v1", "publish"] => Err(ApiError::new(
-                StatusCode::FORBIDDEN,
-                "forbidden",
-                "clients may not publish here; the app publishes on its own listener",
-            )),
+            ["v1", "publish"] if request.method() == Method::POST => {
+                let access = self.access(&request, peer, settings).await?;
+                let admission = self.admit(peer, settings)?;
+                let response = client_publish::publish(&self.node, settings, &access, request).await;
+                drop(admission);
+                response.map(Reply::Http)
+            }
+            ["v1", "publish"] => Err(ApiError::method_not_allowed("POST")),
             _ => {
                 let Some((channel, close_on)) = settings
                     .routes
@@ -112,6 +123,16 @@ impl Client {
         }
     }
 
+    async fn access(
+        &self,
+        request: &Request<Incoming>,
+        peer: Peer,
+        settings: &Settings,
+    ) -> Result<Access, ApiError> {
+        let parameters = Parameters::parse(request.uri().query())?;
+        self.node.access(settings, request, peer, &parameters, false).await
+    }
+
     async fn connect(
         &self,
         request: Request<Incoming>,
@@ -122,6 +143,8 @@ impl Client {
         origin: &Origin,
     ) -> Result<Reply, ApiError> {
         let parameters = Parameters::parse(request.uri().query())?;
+        let may_wait = endpoint == Endpoint::WebSocket;
+        let access = self.node.access(settings, &request, peer, &parameters, may_wait).await?;
         let asked = Asked::read(&parameters, request.headers(), route, settings.subscriptions)?;
         let handshake = match endpoint {
             Endpoint::WebSocket => Some(websocket::handshake(&request, asked.format, origin)?),
@@ -130,6 +153,9 @@ impl Client {
                 None
             }
         };
+        if !matches!(access, Access::Pending) {
+            asked.check(&access).map_err(|denied| self.node.denied(&access, &denied))?;
+        }
         if self.node.is_draining() {
             // No answer at all: a browser's `EventSource` comes back after a broken connection, but never
             // after a 503 (WHATWG HTML, section 9.2.3).
@@ -139,10 +165,10 @@ impl Client {
         let node = self.node.clone();
         Ok(match (endpoint, handshake) {
             (Endpoint::WebSocket, Some(handshake)) => {
-                Reply::Takeover(websocket::begin(node, handshake, asked, admission).await)
+                Reply::Takeover(websocket::begin(node, handshake, asked, Guest { access, admission }).await)
             }
             (Endpoint::Poll, _) => {
-                let response = poll::poll(&node, asked, &parameters).await;
+                let response = poll::poll(&node, asked, &parameters, &access).await;
                 drop(admission);
                 Reply::Http(response?)
             }
@@ -168,11 +194,15 @@ impl Client {
                         ));
                     }
                 };
-                Reply::Takeover(one_way::begin(node, kind, asked, origin.clone(), admission).await)
+                Reply::Takeover(
+                    one_way::begin(node, kind, asked, Guest { access, admission }, origin.clone()).await,
+                )
             }
             (Endpoint::Stream | Endpoint::WebSocket, _) => {
                 let kind = Kind::stream(asked.format);
-                Reply::Takeover(one_way::begin(node, kind, asked, origin.clone(), admission).await)
+                Reply::Takeover(
+                    one_way::begin(node, kind, asked, Guest { access, admission }, origin.clone()).await,
+                )
             }
         })
     }
@@ -189,8 +219,7 @@ impl Client {
         let (log, channel) = (self.node.source.log.clone(), channel.clone());
         let last = history::blocking(move || log.last(&channel)).await?;
         Ok(last.is_some_and(|last| {
-            cursor.epoch == self.node.source.log.epoch()
-                && last.position <= cursor.position
+            self.node.source.log.position_of(cursor).is_some_and(|position| last.position <= position)
                 && asked.close_on.contains(&last.name)
         }))
     }
@@ -220,6 +249,16 @@ impl Client {
             .with_header(header::RETRY_AFTER, HeaderValue::from_static("5")),
         })
     }
+}
+
+/// The answer to an address that has misbehaved.
+fn cut_off(left: Duration) -> ApiError {
+    let error = ApiError::new(
+        StatusCode::TOO_MANY_REQUESTS,
+        "rate_limited",
+        "this address was refused too often and is cut off for a while: see `limits.offences_per_ip`",
+    );
+    error.with_header(header::RETRY_AFTER, HeaderValue::from(left.as_secs() + 1))
 }
 
 /// What a client connects to.
@@ -258,10 +297,12 @@ impl Endpoint {
 fn preflight(asked: &HeaderMap) -> Response<Full<Bytes>> {
     let mut response = no_content();
     let headers = response.headers_mut();
-    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, OPTIONS"));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, OPTIONS"));
     headers.insert(
         header::ACCESS_CONTROL_ALLOW_HEADERS,
-        HeaderValue::from_static("authorization, content-type, last-event-id, cache-control"),
+        HeaderValue::from_static(
+            "authorization, content-type, idempotency-key, last-event-id, cache-control",
+        ),
     );
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
     if asked.contains_key("access-control-request-private-network") {

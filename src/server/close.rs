@@ -15,6 +15,12 @@ pub enum CloseReason {
     RateLimited,
     /// The app asked for it.
     Disconnected,
+    /// The client did not say who it is, or its token was revoked.
+    Unauthorized,
+    /// The client may not have what its URL asks for.
+    Forbidden,
+    /// The client's token has expired.
+    TokenExpired,
     /// What the client waited for has happened (`close_on`).
     Done,
 }
@@ -29,6 +35,9 @@ impl CloseReason {
             Self::Idle => 4009,
             Self::RateLimited => 4010,
             Self::Disconnected => 4100,
+            Self::Unauthorized => 4101,
+            Self::Forbidden => 4103,
+            Self::TokenExpired => 4104,
             Self::Done => 4200,
         }
     }
@@ -42,6 +51,9 @@ impl CloseReason {
             Self::Idle => "idle",
             Self::RateLimited => "too many messages",
             Self::Disconnected => "disconnected by the app",
+            Self::Unauthorized => "unauthorised",
+            Self::Forbidden => "forbidden",
+            Self::TokenExpired => "token expired",
             Self::Done => "done",
         }
     }
@@ -62,8 +74,19 @@ impl CloseReason {
     /// The reason with this number.
     pub(super) fn from_index(index: u8) -> Option<Self> {
         use CloseReason::*;
-        [GoingAway, LogUnavailable, TooSlow, Idle, RateLimited, Disconnected, Done]
-            .into_iter()
-            .find(|reason| reason.index() == index)
+        [
+            GoingAway,
+            LogUnavailable,
+            TooSlow,
+            Idle,
+            RateLimited,
+            Disconnected,
+            Unauthorized,
+            Forbidden,
+            TokenExpired,
+            Done,
+        ]
+        .into_iter()
+        .find(|reason| reason.index() == index)
     }
 }

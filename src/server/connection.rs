@@ -59,6 +59,15 @@ pub struct Peer {
     pub local_ip: Option<std::net::IpAddr>,
     /// The address at the other end; none for a Unix socket.
     pub peer_ip: Option<std::net::IpAddr>,
+    /// The system user at the other end of a Unix socket.
+    pub peer_uid: Option<u32>,
+}
+
+impl Peer {
+    /// Who is at the other end of a stream.
+    pub(super) fn of(stream: &Stream) -> Self {
+        Self { local_ip: stream.local_ip(), peer_ip: stream.peer_ip(), peer_uid: stream.peer_uid() }
+    }
 }
 
 /// Bounds on a connection.
@@ -91,11 +100,11 @@ type Slot = Arc<Mutex<Option<Takeover>>>;
 /// Serves one connection to its end.
 pub(super) async fn serve<H: Handler>(
     stream: Stream,
+    peer: Peer,
     handler: Arc<H>,
     limits: ConnectionLimits,
     mut stopping: watch::Receiver<bool>,
 ) {
-    let peer = Peer { local_ip: stream.local_ip(), peer_ip: stream.peer_ip() };
     let state = Arc::<GuardState>::default();
     let slot = Slot::default();
     let service = RequestService { handler, peer, state: state.clone(), slot: slot.clone() };

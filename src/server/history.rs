@@ -1,9 +1,11 @@
 //! What is kept: queries, the newest event of a channel, deletion.
 
+use super::access::Access;
 use super::error::{ApiError, json, with_type};
 use super::node::Node;
 use super::request::Parameters;
 use super::request_subscription::Format;
+use crate::auth::Right;
 use crate::codec::{Encoding, Framing, ListEnd, Shown, list_body};
 use crate::event::{Channel, Interest, Pattern, Position};
 use crate::log::{Order, Query, ReadError};
@@ -19,27 +21,30 @@ const MAX_OFFSET: u64 = 100_000;
 /// Most channels and patterns of a query.
 const MAX_PATTERNS: usize = 1024;
 
-/// `GET /v1/events`. `only` narrows it to what a client may see.
+/// `GET /v1/events`. Where no channel is named, it is narrowed to what may be seen.
 pub(super) async fn events(
     node: &Arc<Node>,
     query: Option<&str>,
-    only: Option<&Interest>,
+    access: &Access,
 ) -> Result<Response<Full<Bytes>>, ApiError> {
     let parameters = Parameters::parse(query)?;
     let format = format(&parameters)?;
-    let patterns = parameters.patterns(MAX_PATTERNS)?;
-    debug_assert!(only.is_none(), "this version has no permissions");
-    let epoch = node.source.log.epoch();
-    let head = node.source.hub.head();
+    let mut patterns = parameters.patterns(MAX_PATTERNS)?;
+    let allowed = if patterns.is_empty() {
+        access.all_with(Right::History).map(|all| patterns = all)
+    } else {
+        access.require(Right::History, &patterns)
+    };
+    allowed.map_err(|denied| node.denied(access, &denied))?;
     let position = |name| -> Result<Option<Position>, ApiError> {
-        match parameters.cursor(name)? {
-            Some(cursor) if cursor.epoch != epoch || cursor.position > head => Err(ApiError::new(
+        let Some(cursor) = parameters.cursor(name)? else { return Ok(None) };
+        node.source.known_position(cursor).map(Some).ok_or_else(|| {
+            ApiError::new(
                 StatusCode::GONE,
                 "reset",
                 format!("the log that the cursor `{name}` belongs to is gone: query without it"),
-            )),
-            cursor => Ok(cursor.map(|cursor| cursor.position)),
-        }
+            )
+        })
     };
     let order = match parameters.get("order") {
         None | Some("asc") => Order::Ascending,
@@ -59,7 +64,7 @@ pub(super) async fn events(
     };
     let log = node.source.log.clone();
     let page = blocking(move || log.query(&query)).await?;
-    let events: Vec<_> = page.events.into_iter().map(|event| Arc::new(Shown::new(event, epoch))).collect();
+    let events = node.source.shown(page.events);
     let cursor = node.source.cursor(page.reached).encode();
     Ok(list(format, &events, cursor.as_str(), ListEnd::More(page.more)))
 }
@@ -69,14 +74,19 @@ pub(super) async fn last(
     node: &Arc<Node>,
     channel: Channel,
     query: Option<&str>,
+    access: &Access,
 ) -> Result<Response<Full<Bytes>>, ApiError> {
     let format = format(&Parameters::parse(query)?)?;
+    access.require_channel(Right::History, &channel).map_err(|denied| node.denied(access, &denied))?;
     let log = node.source.log.clone();
     let name = channel.clone();
     let Some(event) = blocking(move || log.last(&name)).await? else {
         return Err(ApiError::not_found(format!("the log has no event of `{channel}`")));
     };
-    let shown = Shown::new(event, node.source.log.epoch());
+    let shown = {
+        let cursor = node.source.cursor(event.position);
+        Shown::new(event, cursor)
+    };
     Ok(match format {
         Format::Json => json(StatusCode::OK, shown.frame_bytes(Framing::JsonBody)),
         Format::MessagePack => {

@@ -3,18 +3,63 @@
 
 use super::connection::Peer;
 use super::error::ApiError;
+use crate::auth::SharedToken;
 use crate::config::AllowedOrigin;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Request, StatusCode, Version};
 use std::net::IpAddr;
 
+/// Who may call a listener that is not for the world.
+#[derive(Clone, Default, Debug)]
+pub struct PrivateRules {
+    /// Host names besides loopback names and its own address.
+    pub hosts: Vec<String>,
+    /// The system users that are served on a Unix socket; none for all.
+    pub uids: Vec<u32>,
+    /// The token that must be shown.
+    pub token: Option<SharedToken>,
+}
+
 /// Checks a request to the app or admin listener: only loopback names, this node's own address and the
-/// configured names may be its host, and no page of another site may send it.
+/// configured names may be its host, no page of another site may send it, and where a token or a system user is
+/// asked for it must have them. `open` paths need no token.
 pub(super) fn check_private<B>(
     request: &Request<B>,
     peer: Peer,
-    allowed_hosts: &[String],
+    rules: &PrivateRules,
+    open: &[&str],
 ) -> Result<(), ApiError> {
+    check_names(request, peer, &rules.hosts)?;
+    if !rules.uids.is_empty()
+        && peer.local_ip.is_none()
+        && peer.peer_uid.is_none_or(|uid| !rules.uids.contains(&uid))
+    {
+        return Err(ApiError::new(
+            StatusCode::FORBIDDEN,
+            "forbidden",
+            "this system user is not served here; add its number to `allowed_uids` of the listener's section",
+        ));
+    }
+    let Some(token) = rules.token.as_ref().filter(|_| !open.contains(&request.uri().path())) else {
+        return Ok(());
+    };
+    let mut shown = request.headers().get_all(header::AUTHORIZATION).iter();
+    let bearer = shown.next().and_then(|value| {
+        let (scheme, shown) = value.as_bytes().split_at_checked(b"bearer ".len())?;
+        scheme.eq_ignore_ascii_case(b"bearer ").then_some(shown)
+    });
+    match (bearer, shown.next()) {
+        (Some(bearer), None) if token.matches(bearer) => Ok(()),
+        _ => Err(ApiError::new(
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            "this listener wants the token of its `token_file`, as `Authorization: Bearer`",
+        )
+        .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
+    }
+}
+
+fn check_names<B>(request: &Request<B>, peer: Peer, allowed_hosts: &[String]) -> Result<(), ApiError> {
     let host = host_of(request)?;
     let allowed = |name: &str| {
         // Browsers cannot reach a Unix socket.
@@ -139,11 +184,14 @@ fn is_loopback_name(name: &str) -> bool {
         || name.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
-/// Adds what browsers need to an answer.
-pub(super) fn allow_origin(headers: &mut HeaderMap, origin: &Origin) {
+/// Adds what browsers need to an answer. `credentials` lets pages of an allowed origin send their cookies.
+pub(super) fn allow_origin(headers: &mut HeaderMap, origin: &Origin, credentials: bool) {
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
     if let Origin::Allowed(origin) = origin {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        if credentials {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        }
     }
 }
 
@@ -154,6 +202,7 @@ mod tests {
     const LOOPBACK: Peer = Peer {
         local_ip: Some(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST)),
         peer_ip: Some(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST)),
+        peer_uid: None,
     };
 
     fn request(uri: &str, headers: &[(&str, &str)]) -> Request<()> {
@@ -165,7 +214,8 @@ mod tests {
     }
 
     fn private(uri: &str, headers: &[(&str, &str)]) -> u16 {
-        match check_private(&request(uri, headers), LOOPBACK, &["broker.internal".into()]) {
+        let rules = PrivateRules { hosts: vec!["broker.internal".into()], ..PrivateRules::default() };
+        match check_private(&request(uri, headers), LOOPBACK, &rules, &[]) {
             Ok(()) => 200,
             Err(error) => error.status.as_u16(),
         }

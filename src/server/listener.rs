@@ -1,17 +1,20 @@
 //! Binding and accepting.
 
-use super::connection::{ConnectionLimits, Handler, serve};
+use super::connection::{ConnectionLimits, Handler, Peer, serve};
+use super::proxy_protocol;
 use super::stream::Stream;
+use super::tls::Tls;
+use crate::config::Network;
 use crate::systemd::PassedSocket;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -52,6 +55,9 @@ impl fmt::Display for Address {
 pub struct Listener {
     socket: Bound,
     address: Address,
+    tls: Option<Tls>,
+    /// Whose connections begin with a PROXY header; others are not served then.
+    proxies: Option<Arc<[Network]>>,
 }
 
 enum Bound {
@@ -85,7 +91,7 @@ impl Listener {
                 socket.listen(BACKLOG)?;
                 let listener = TcpListener::from_std(socket.into())?;
                 let address = Address::Tcp(listener.local_addr()?);
-                Ok(Self { socket: Bound::Tcp(listener), address })
+                Ok(Self { socket: Bound::Tcp(listener), address, tls: None, proxies: None })
             }
             Address::Unix { path, mode } => {
                 remove_stale(path)?;
@@ -97,9 +103,24 @@ impl Listener {
                 std::fs::set_permissions(path, std::fs::Permissions::from_mode(*mode))?;
                 socket.listen(BACKLOG)?;
                 let listener = UnixListener::from_std(socket.into())?;
-                Ok(Self { socket: Bound::Unix { listener, _file: file }, address: address.clone() })
+                Ok(Self {
+                    socket: Bound::Unix { listener, _file: file },
+                    address: address.clone(),
+                    tls: None,
+                    proxies: None,
+                })
             }
         }
+    }
+
+    /// Speaks TLS where it is TCP: who can open a Unix socket is on this host.
+    pub fn with_tls(self, tls: Option<Tls>) -> Self {
+        Self { tls, ..self }
+    }
+
+    /// Takes connections of these proxies only, where it is TCP, each of which begins with a PROXY header.
+    pub fn with_proxies(self, proxies: Option<Arc<[Network]>>) -> Self {
+        Self { proxies, ..self }
     }
 
     /// Takes over a socket that is listened on already.
@@ -108,7 +129,12 @@ impl Listener {
             PassedSocket::Tcp(listener) => {
                 listener.set_nonblocking(true)?;
                 let address = Address::Tcp(listener.local_addr()?);
-                Ok(Self { socket: Bound::Tcp(TcpListener::from_std(listener)?), address })
+                Ok(Self {
+                    socket: Bound::Tcp(TcpListener::from_std(listener)?),
+                    address,
+                    tls: None,
+                    proxies: None,
+                })
             }
             PassedSocket::Unix(listener) => {
                 listener.set_nonblocking(true)?;
@@ -119,6 +145,8 @@ impl Listener {
                 Ok(Self {
                     socket: Bound::Unix { listener, _file: None },
                     address: Address::Unix { path, mode },
+                    tls: None,
+                    proxies: None,
                 })
             }
         }
@@ -148,7 +176,17 @@ impl Listener {
             match accepted {
                 Ok(stream) => {
                     pause = Duration::from_millis(5);
-                    connections.spawn(serve(stream, handler.clone(), limits, signal.clone()));
+                    let (handler, signal) = (handler.clone(), signal.clone());
+                    match stream {
+                        Stream::Tcp(socket) if self.tls.is_some() || self.proxies.is_some() => {
+                            let front = Front { tls: self.tls.clone(), proxies: self.proxies.clone() };
+                            connections.spawn(front.serve(socket, handler, limits, signal));
+                        }
+                        stream => {
+                            let peer = Peer::of(&stream);
+                            connections.spawn(serve(stream, peer, handler, limits, signal));
+                        }
+                    }
                 }
                 Err(error) if is_of_the_peer(&error) => {}
                 Err(error) => {
@@ -178,6 +216,59 @@ impl Listener {
             }
             Bound::Unix { listener, .. } => Ok(Stream::Unix(listener.accept().await?.0)),
         }
+    }
+}
+
+/// What stands before HTTP on a connection.
+struct Front {
+    tls: Option<Tls>,
+    proxies: Option<Arc<[Network]>>,
+}
+
+impl Front {
+    /// Reads who comes, shakes hands, then serves what comes out of TLS while it is carried.
+    async fn serve<H: Handler>(
+        self,
+        mut socket: TcpStream,
+        handler: Arc<H>,
+        limits: ConnectionLimits,
+        stopping: watch::Receiver<bool>,
+    ) {
+        let source = match tokio::time::timeout(limits.header_timeout, self.source(&mut socket)).await {
+            Ok(Ok(source)) => source,
+            Ok(Err(error)) => return tracing::debug!(%error, "not served"),
+            Err(_) => return tracing::debug!("no PROXY header in time"),
+        };
+        let Some(tls) = &self.tls else {
+            let stream = Stream::Tcp(socket);
+            let peer = Self::peer(&stream, source);
+            return Box::pin(serve(stream, peer, handler, limits, stopping)).await;
+        };
+        // Boxed, as both are over long before a client that stays is.
+        match Box::pin(tls.accept(socket, limits.header_timeout)).await {
+            Ok((stream, carried)) => {
+                let peer = Self::peer(&stream, source);
+                tokio::join!(Box::pin(serve(stream, peer, handler, limits, stopping)), Box::pin(carried));
+            }
+            Err(error) => tracing::debug!(%error, "no TLS handshake"),
+        }
+    }
+
+    /// The address that a proxy tells; none where none is asked.
+    async fn source(&self, socket: &mut TcpStream) -> io::Result<Option<IpAddr>> {
+        let Some(proxies) = &self.proxies else { return Ok(None) };
+        let proxy = socket.peer_addr()?.ip();
+        if !proxies.iter().any(|network| network.contains(proxy)) {
+            return Err(io::Error::other(
+                "it is none of `client.trusted_proxies`, which alone may tell an address",
+            ));
+        }
+        proxy_protocol::read(socket).await
+    }
+
+    fn peer(stream: &Stream, source: Option<IpAddr>) -> Peer {
+        let peer = Peer::of(stream);
+        Peer { peer_ip: source.or(peer.peer_ip), ..peer }
     }
 }
 

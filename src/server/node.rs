@@ -1,14 +1,22 @@
 //! What the listeners share: the flows, the limits in force, the clients.
 
-use super::host::OriginPolicy;
+use super::channel_rates::ChannelRates;
+use super::error::ApiError;
+use super::host::{OriginPolicy, PrivateRules};
+use super::refusal_log::RefusalLog;
 use super::registry::Registry;
+use crate::audit::Audit;
+use crate::auth::{Authority, Revocations};
 use crate::bus::{Bus, Inflow};
-use crate::config::Route;
+use crate::config::{ChannelRule, Network, Route};
 use crate::intake::IntakeLimits;
 use crate::metrics::Metrics;
 use crate::publish::Publisher;
 use crate::replica::Health;
 use crate::subscribe::Source;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::Response;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -29,6 +37,12 @@ pub struct Node {
     pub metrics: Arc<Metrics>,
     /// The clients.
     pub registry: Arc<Registry>,
+    /// Tokens that count no longer.
+    pub revocations: Arc<Revocations>,
+    /// Who did what.
+    pub audit: Audit,
+    pub(super) refusals: RefusalLog,
+    pub(super) rates: ChannelRates,
     /// When it started.
     pub started: Instant,
     /// What can be changed while it runs.
@@ -44,12 +58,24 @@ pub struct Node {
 /// What can be changed while a node runs.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Host names of the app listener besides its own.
-    pub app_hosts: Vec<String>,
-    /// The same for the admin listener.
-    pub admin_hosts: Vec<String>,
+    /// Who may call the app listener.
+    pub app: PrivateRules,
+    /// Who may call the admin listener.
+    pub admin: PrivateRules,
+    /// The proxies whose word on where a client is counts.
+    pub proxies: Vec<Network>,
+    /// Whether cookies say who a client is, so that pages of listed origins may send them.
+    pub credentials: bool,
     /// Which pages may use the client listener.
     pub origins: OriginPolicy,
+    /// Who says what clients may do; none lets everybody do everything.
+    pub authority: Option<Arc<Authority>>,
+    /// The cookie that may hold a token.
+    pub auth_cookie: Option<String>,
+    /// For the first message of a WebSocket client that brought no token.
+    pub auth_timeout: Duration,
+    /// The rules of channels, for clients that publish.
+    pub rules: Vec<ChannelRule>,
     /// The app's own URLs.
     pub routes: Vec<Route>,
     /// Between pings on a WebSocket; `None` sends none.
@@ -78,6 +104,12 @@ pub struct Settings {
     pub handshakes_per_ip: u32,
     /// Messages a second from a client; zero for no limit.
     pub messages_per_second: u32,
+    /// Bytes a second from a client; zero for no limit.
+    pub bytes_per_second: u32,
+    /// Refusals of one address after which it is cut off; zero for never.
+    pub offences_per_ip: u32,
+    /// For how long it is.
+    pub ban: Duration,
     /// How often the bus is probed.
     pub probe_interval: Duration,
 }
@@ -93,6 +125,8 @@ impl Node {
         health: Arc<Health>,
         metrics: Arc<Metrics>,
         registry: Arc<Registry>,
+        revocations: Arc<Revocations>,
+        audit: Audit,
         settings: Settings,
         config: serde_json::Value,
     ) -> Arc<Self> {
@@ -104,6 +138,10 @@ impl Node {
             health,
             metrics,
             registry,
+            revocations,
+            audit,
+            refusals: RefusalLog::new(),
+            rates: ChannelRates::default(),
             started: Instant::now(),
             settings: RwLock::new(Arc::new(settings)),
             config: RwLock::new(config),
@@ -126,6 +164,12 @@ impl Node {
     /// The configuration in force, secrets masked.
     pub fn config(&self) -> serde_json::Value {
         self.config.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The answer to a request that is refused, which is counted.
+    pub(super) fn count_and_answer(&self, error: ApiError) -> Response<Full<Bytes>> {
+        self.metrics.error(error.code);
+        error.into_response()
     }
 
     /// Readiness off.

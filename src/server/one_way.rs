@@ -1,6 +1,7 @@
 //! SSE and the NDJSON stream: a client that only listens. The socket was taken out of hyper; the answer's
 //! head is written here and its body ends with the connection (RFC 9112, section 6.3, rule 8).
 
+use super::access::Guest;
 use super::close::CloseReason;
 use super::connection::Takeover;
 use super::host::Origin;
@@ -9,9 +10,11 @@ use super::outlet::{Halt, Outlet};
 use super::registry::{Admission, Registration};
 use super::request_subscription::{Asked, Format};
 use super::stream::Stream;
+use crate::audit::Action;
 use crate::codec::{Framing, Resume, Shown};
-use crate::event::{EventName, Position};
+use crate::event::{EventName, Pattern, Position};
 use crate::metrics::Transport;
+use crate::publish::unix_ms;
 use crate::subscribe::{Opening, Subscription, open};
 use bytes::Bytes;
 use std::future::{Future, poll_fn};
@@ -118,12 +121,12 @@ pub(super) async fn begin(
     node: Arc<Node>,
     kind: Kind,
     asked: Asked,
+    guest: Guest,
     origin: Origin,
-    admission: Admission,
 ) -> Takeover {
     let opening = open(&node.source, &asked.request()).await;
     Box::new(move |stream, _unread| {
-        let client = Client::new(node, kind, asked, opening, origin, admission, stream);
+        let client = Client::new(node, kind, asked, guest, opening, origin, stream);
         tokio::spawn(client.run());
     })
 }
@@ -139,7 +142,9 @@ struct Client {
     first: Vec<Arc<Shown>>,
     bye: Option<CloseReason>,
     told: Position,
-    _admission: Admission,
+    /// When its token ends.
+    until: Option<Pin<Box<Sleep>>>,
+    admission: Admission,
 }
 
 impl Client {
@@ -147,18 +152,25 @@ impl Client {
         node: Arc<Node>,
         kind: Kind,
         asked: Asked,
+        guest: Guest,
         opening: Opening,
         origin: Origin,
-        admission: Admission,
         stream: Stream,
     ) -> Self {
-        let mut begin = head(kind, &origin);
+        let mut begin = head(kind, &origin, node.settings().credentials);
         begin.extend_from_slice(&kind.note(&node, Note::Begin, opening.start));
         node.metrics.resumed(opening.resume.as_str());
         if !matches!(opening.resume, Resume::None | Resume::Ok) {
             begin.extend_from_slice(&kind.note(&node, Note::Resume(opening.resume), opening.start));
         }
-        let registration = node.registry.register();
+        let registration = node.register(guest.access.identity());
+        let (user, ip) = (guest.access.user(), guest.admission.ip());
+        node.audit_client(Action::Connected, &registration, user, ip, None);
+        if node.audit.is_on() {
+            let channels: Vec<&str> = asked.patterns.iter().map(Pattern::as_str).collect();
+            node.audit_channels(Action::Subscribed, &registration, &guest.access, &channels);
+        }
+        let until = guest.access.lasts(unix_ms()).map(|left| Box::pin(tokio::time::sleep(left)));
         let mut subscription = Subscription::new(node.source.clone(), Some(registration.id()));
         for pattern in &asked.patterns {
             subscription.join(pattern, asked.filter.clone());
@@ -180,7 +192,8 @@ impl Client {
             first: opening.first,
             bye: None,
             told: opening.start,
-            _admission: admission,
+            until,
+            admission: guest.admission,
         }
     }
 
@@ -201,21 +214,27 @@ impl Client {
         {
             self.bye = Some(reason);
         }
+        if self.bye.is_none()
+            && let Some(until) = &mut self.until
+            && until.as_mut().poll(context).is_ready()
+        {
+            self.bye = Some(CloseReason::TokenExpired);
+        }
         loop {
             while heartbeat.as_mut().poll(context).is_ready() {
-                let settings = self.node.settings();
-                if self.outlet.stalled_for() >= settings.stall_timeout {
-                    self.node.metrics.closed(CloseReason::TooSlow.code());
-                    return Poll::Ready(());
-                }
-                heartbeat.as_mut().reset(Instant::now() + settings.sse_heartbeat);
+                heartbeat.as_mut().reset(Instant::now() + self.node.settings().sse_heartbeat);
                 if self.outlet.is_flushed() {
                     let at = self.subscription.settle();
                     self.outlet.send(self.kind.note(&self.node, Note::Heartbeat, at));
                     self.told = at;
                 }
             }
-            match ready!(self.poll_write(context)) {
+            let Poll::Ready(halt) = self.poll_write(context) else {
+                ready!(self.outlet.poll_stalled(|| self.node.settings().stall_timeout, context));
+                self.node.metrics.closed(CloseReason::TooSlow.code());
+                return Poll::Ready(());
+            };
+            match halt {
                 Halt::Lost => {
                     let at = self.subscription.position();
                     self.outlet.send(self.kind.note(&self.node, Note::Resume(Resume::Expired), at));
@@ -271,10 +290,12 @@ impl Client {
 impl Drop for Client {
     fn drop(&mut self) {
         self.node.metrics.subscriptions.sub(self.subscription.len() as i64);
+        let code = self.bye.map(CloseReason::code);
+        self.node.audit_client(Action::Closed, &self.registration, None, self.admission.ip(), code);
     }
 }
 
-fn head(kind: Kind, origin: &Origin) -> Vec<u8> {
+fn head(kind: Kind, origin: &Origin, credentials: bool) -> Vec<u8> {
     let mut head = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: {}\r\nCache-Control: no-store\r\nX-Accel-Buffering: no\r\nConnection: close\r\nVary: Origin\r\n",
         kind.media_type()
@@ -285,6 +306,9 @@ fn head(kind: Kind, origin: &Origin) -> Vec<u8> {
         head.extend_from_slice(b"Access-Control-Allow-Origin: ");
         head.extend_from_slice(origin.as_bytes());
         head.extend_from_slice(b"\r\n");
+        if credentials {
+            head.extend_from_slice(b"Access-Control-Allow-Credentials: true\r\n");
+        }
     }
     head.extend_from_slice(b"\r\n");
     head

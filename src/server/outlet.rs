@@ -10,10 +10,13 @@ use crate::metrics::{Metrics, Transport};
 use crate::subscribe::{Next, Subscription};
 use bytes::Bytes;
 use std::cell::Cell;
+use std::future::Future;
 use std::io::{self, ErrorKind, IoSlice};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::{Instant, Sleep};
 
 /// Writes at one wake-up before other tasks get their turn.
 const WRITES_AT_ONCE: u32 = 64;
@@ -42,6 +45,9 @@ pub(super) struct Outlet {
     ending: bool,
     /// Since when it has taken nothing.
     stalled_since: Option<Instant>,
+    /// Looks at a stall when that may have lasted too long. It outlives the stall, so that a client that is
+    /// merely slow does not make one for each write.
+    stall_timer: Option<Pin<Box<Sleep>>>,
 }
 
 /// Why delivering stopped, other than for lack of events or room.
@@ -89,6 +95,7 @@ impl Outlet {
             blocked: false,
             ending: false,
             stalled_since: None,
+            stall_timer: None,
         }
     }
 
@@ -102,9 +109,36 @@ impl Outlet {
         self.rest.is_empty()
     }
 
-    /// Since when the socket has taken nothing although something waits.
-    pub(super) fn stalled_for(&self) -> Duration {
-        self.stalled_since.map(|since| since.elapsed()).unwrap_or_default()
+    /// Whether something waits and the socket takes nothing.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.stalled_since.is_some()
+    }
+
+    /// Ready when something has waited for as long as `limit` says, and the socket took nothing of it. To be
+    /// polled after a write that is pending: then it wakes the task by itself. A client that was not stalled of
+    /// late has no timer.
+    pub(super) fn poll_stalled(
+        &mut self,
+        limit: impl Fn() -> Duration,
+        context: &mut Context<'_>,
+    ) -> Poll<()> {
+        loop {
+            if let Some(timer) = &mut self.stall_timer {
+                ready!(timer.as_mut().poll(context));
+            }
+            let Some(since) = self.stalled_since else {
+                self.stall_timer = None;
+                return Poll::Pending;
+            };
+            let due = since + limit();
+            if due <= Instant::now() {
+                return Poll::Ready(());
+            }
+            match &mut self.stall_timer {
+                Some(timer) => timer.as_mut().reset(due),
+                None => self.stall_timer = Some(Box::pin(tokio::time::sleep_until(due))),
+            }
+        }
     }
 
     /// The socket, and what was begun and must be finished.
@@ -126,6 +160,10 @@ impl Outlet {
                 if self.stream.poll_write_ready(context)?.is_pending() {
                     self.blocked = true;
                     return Poll::Pending;
+                }
+                if self.rest.is_empty() {
+                    // It has room: if there is nothing more to write, nothing is stalled.
+                    self.stalled_since = None;
                 }
                 continue;
             }
@@ -190,6 +228,7 @@ impl Outlet {
                 Next::Batches(batches) => self.write_batches(&batches, before, subscription),
                 Next::Events(events) => self.deliver(events, false, before, close_on, subscription),
                 Next::Replayed(events) => self.deliver(events, true, before, close_on, subscription),
+                Next::Early(events) => self.deliver_early(events, close_on, subscription),
                 Next::Lost => Err(Halt::Lost),
                 Next::Failed => Err(Halt::Failed),
             };
@@ -264,6 +303,30 @@ impl Outlet {
             }
             left = &left[written.events..];
             reached = position;
+        }
+        self.ending = done;
+        Ok(())
+    }
+
+    /// Events without a place in the log: what the socket did not take is asked for again by number.
+    fn deliver_early(
+        &mut self,
+        events: Vec<(u64, Arc<Shown>)>,
+        close_on: &[EventName],
+        subscription: &mut Subscription,
+    ) -> Result<(), Halt> {
+        let (numbers, mut events): (Vec<u64>, Vec<Arc<Shown>>) = events.into_iter().unzip();
+        let done = cut_after(&mut events, close_on);
+        let mut out = 0;
+        while out < events.len() {
+            let (written, _) = self.write_events(&events[out..])?;
+            self.count(&written, false);
+            out += written.events + usize::from(!written.complete && !self.rest.is_empty());
+            if !written.complete {
+                self.ending = done && out == events.len();
+                subscription.rewind_early(out.checked_sub(1).map_or(numbers[0] - 1, |last| numbers[last]));
+                return Ok(());
+            }
         }
         self.ending = done;
         Ok(())

@@ -1,5 +1,7 @@
 //! Long-poll: what is there, as soon as there is something, or nothing at the timeout.
 
+use super::access::Access;
+use super::close::CloseReason;
 use super::error::ApiError;
 use super::history::list;
 use super::node::Node;
@@ -8,6 +10,7 @@ use super::request_subscription::Asked;
 use crate::codec::{Framing, ListEnd, Resume, Shown};
 use crate::event::Position;
 use crate::metrics::{Metrics, Transport};
+use crate::publish::unix_ms;
 use crate::subscribe::{Next, Subscription, open};
 use bytes::Bytes;
 use http_body_util::Full;
@@ -31,11 +34,12 @@ pub(super) async fn poll(
     node: &Arc<Node>,
     asked: Asked,
     parameters: &Parameters<'_>,
+    access: &Access,
 ) -> Result<Response<Full<Bytes>>, ApiError> {
     let limit = parameters.number("limit", MAX_LIMIT)?.unwrap_or(100).max(1) as usize;
     let timeout = timeout(parameters)?;
     let _open = Open::new(&node.metrics);
-    let registration = node.registry.register();
+    let registration = node.register(access.identity());
     let opening = open(&node.source, &asked.request()).await;
     node.metrics.resumed(opening.resume.as_str());
     if opening.resume == Resume::Unavailable {
@@ -50,7 +54,9 @@ pub(super) async fn poll(
     }
     subscription.start(opening.start, opening.told_lost);
     let mut at = opening.start;
-    let deadline = tokio::time::Instant::now() + timeout;
+    // What is published after the token has ended is for the next poll, with another one.
+    let deadline =
+        tokio::time::Instant::now() + access.lasts(unix_ms()).map_or(timeout, |left| left.min(timeout));
     loop {
         // What is there now is taken without waiting, up to the limit.
         match ready_now(&mut subscription, timeout.is_zero() && !page.is_complete()).await {
@@ -71,7 +77,10 @@ pub(super) async fn poll(
         let closed = poll_fn(|context| registration.handle().poll_closed(context));
         let next = tokio::select! {
             next = poll_fn(|context| subscription.poll_next(context)) => next,
-            _ = closed => break,
+            reason = closed => match reason {
+                CloseReason::Unauthorized => return Err(ApiError::unauthorized()),
+                _ => break,
+            },
             () = tokio::time::sleep_until(deadline) => {
                 at = subscription.settle().max(at);
                 break;
@@ -108,6 +117,15 @@ struct Page {
 }
 
 impl Page {
+    /// Events that the bus has not ordered yet. They may come again when it has, under the same ids: the cursor
+    /// that the client keeps is from before them.
+    fn add_early(&mut self, events: Vec<(u64, Arc<Shown>)>) {
+        for (_, shown) in events {
+            self.bytes += shown.frame(Framing::JsonBody).len();
+            self.events.push(shown);
+        }
+    }
+
     fn is_complete(&self) -> bool {
         !self.events.is_empty()
     }
@@ -124,6 +142,10 @@ impl Page {
                 batches.iter().flat_map(|batch| batch.events()).cloned().collect::<Vec<_>>()
             }
             Next::Events(events) | Next::Replayed(events) => events,
+            Next::Early(events) => {
+                self.add_early(events);
+                return Ok(self.events.len() < self.limit && self.bytes < MAX_BYTES);
+            }
             Next::Lost => {
                 self.resume = Resume::Expired;
                 return Ok(true);

@@ -25,7 +25,7 @@ pub(super) async fn publish(
     let body = read_body(body, settings.body_bytes, settings.body_timeout).await?;
     let content_type = content_type(&parts.headers)?;
     let intake = intake::parse(content_type, &parts.headers, &body, &settings.intake).map_err(refused)?;
-    answer(node, intake, ack).await
+    answer(node, settings, intake, ack).await
 }
 
 /// `POST /v1/channels/{channel}`: the body is the data.
@@ -42,15 +42,24 @@ pub(super) async fn publish_raw(
     let content_type = content_type(&parts.headers)?;
     let draft = intake::parse_raw(channel, query, content_type, &parts.headers, &body, &settings.intake)
         .map_err(refused)?;
-    answer(node, intake::Intake { entries: vec![Ok(draft)], single: true }, ack).await
+    answer(node, settings, intake::Intake { entries: vec![Ok(draft)], single: true }, ack).await
 }
 
-async fn answer(node: &Node, intake: intake::Intake, ack: Ack) -> Result<Response<Full<Bytes>>, ApiError> {
+/// Publishes what can be, and answers for each entry.
+pub(super) async fn answer(
+    node: &Node,
+    settings: &Settings,
+    intake: intake::Intake,
+    ack: Ack,
+) -> Result<Response<Full<Bytes>>, ApiError> {
     let mut errors: Vec<(usize, EntryError)> = Vec::new();
     let mut drafts = Vec::with_capacity(intake.entries.len());
     for (index, entry) in intake.entries.into_iter().enumerate() {
         match entry {
-            Ok(draft) => drafts.push(draft),
+            Ok(draft) => match node.rates.check(settings, &draft) {
+                Ok(()) => drafts.push(draft),
+                Err(error) => errors.push((index, error)),
+            },
             Err(error) => errors.push((index, error)),
         }
     }
@@ -61,6 +70,11 @@ async fn answer(node: &Node, intake: intake::Intake, ack: Ack) -> Result<Respons
             Refused::QueueFull => ApiError::unavailable(
                 "queue_full",
                 "too many publishes are waiting for the log: try again in a moment",
+            ),
+            Refused::TooLarge => ApiError::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too_large",
+                "the bus does not carry events of this size: publish less at a time, or raise its limit",
             ),
             Refused::Closed => ApiError::unavailable("unavailable", "this node is going away: try again"),
         })?
@@ -127,9 +141,14 @@ struct Entry<'a> {
 fn entry(node: &Node, published: &Published, ack: Ack) -> (StatusCode, String) {
     let (status, word, position) = match published.outcome {
         Outcome::Published(position) => (StatusCode::OK, "published", Some(position)),
+        Outcome::Confirmed => (StatusCode::OK, "published", None),
         Outcome::Duplicate(position) => (StatusCode::OK, "duplicate", Some(position)),
         Outcome::Queued => (StatusCode::ACCEPTED, "queued", None),
-        Outcome::NoRoom | Outcome::Unavailable | Outcome::TimedOut => {
+        Outcome::QueueFull
+        | Outcome::TooLarge
+        | Outcome::NoRoom
+        | Outcome::Unavailable
+        | Outcome::TimedOut => {
             let (status, code, message) = error_code(published.outcome, ack);
             return (status, serde_json::json!({"code": code, "message": message}).to_string());
         }
@@ -140,8 +159,19 @@ fn entry(node: &Node, published: &Published, ack: Ack) -> (StatusCode, String) {
     (status, serde_json::to_string(&entry).expect("four strings always serialize"))
 }
 
-fn error_code(outcome: Outcome, ack: Ack) -> (StatusCode, &'static str, &'static str) {
+/// The status, the code and the words for an event that was not published.
+pub(super) fn error_code(outcome: Outcome, ack: Ack) -> (StatusCode, &'static str, &'static str) {
     match outcome {
+        Outcome::QueueFull => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "queue_full",
+            "the bus is away, and as many events as are allowed wait for it: try again later",
+        ),
+        Outcome::TooLarge => (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "too_large",
+            "the bus does not carry events of this size: publish less at a time, or raise its limit",
+        ),
         Outcome::NoRoom => (
             StatusCode::SERVICE_UNAVAILABLE,
             "unavailable",
@@ -161,7 +191,8 @@ fn error_code(outcome: Outcome, ack: Ack) -> (StatusCode, &'static str, &'static
     }
 }
 
-fn content_type(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+/// The content type of a request.
+pub(super) fn content_type(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     headers.get(header::CONTENT_TYPE).map(HeaderValue::to_str).transpose().map_err(|_| {
         ApiError::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -171,14 +202,19 @@ fn content_type(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     })
 }
 
-fn refused(error: EntryError) -> ApiError {
+/// A refused entry as an answer.
+pub(super) fn refused(error: EntryError) -> ApiError {
     let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_REQUEST);
     let mut api_error = ApiError::new(status, error.code, error.message);
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        api_error = api_error.with_header(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
     api_error.field = error.field.map(str::to_owned);
     api_error
 }
 
-fn ack(query: Option<&str>) -> Result<Ack, ApiError> {
+/// The level of acknowledgement that a request asks for.
+pub(super) fn ack(query: Option<&str>) -> Result<Ack, ApiError> {
     if query.is_none() {
         return Ok(Ack::default());
     }

@@ -24,6 +24,11 @@ impl Rate {
 
     /// Takes one; false when there is none.
     pub(super) fn take(&mut self, now: Instant) -> bool {
+        self.take_many(1, now)
+    }
+
+    /// Takes so many; false when there are fewer.
+    pub(super) fn take_many(&mut self, count: u32, now: Instant) -> bool {
         if self.per_second == 0 {
             return true;
         }
@@ -31,10 +36,10 @@ impl Rate {
         let elapsed = now.saturating_duration_since(self.refilled).as_secs_f32();
         self.tokens = (self.tokens + elapsed * rate).min(rate * 2.0);
         self.refilled = now;
-        if self.tokens < 1.0 {
+        if self.tokens < count as f32 {
             return false;
         }
-        self.tokens -= 1.0;
+        self.tokens -= count as f32;
         true
     }
 }

@@ -8,6 +8,7 @@ use std::fmt;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Readiness {
     bus: String,
+    outbox: &'static str,
     log: &'static str,
     drain: &'static str,
     stalled: bool,
@@ -20,19 +21,26 @@ impl Node {
         let limit = self.settings().probe_interval * 2;
         let age = self.since_probe();
         let overdue = age.unwrap_or_else(|| self.started.elapsed()) > limit;
-        let bus = match age {
-            None => "no probe has come back yet".to_owned(),
-            Some(age) if overdue => format!("the last probe came back {} ms ago", age.as_millis()),
-            Some(_) => "ok".to_owned(),
+        let status = self.bus.status();
+        let is_connected = status.trouble.is_none();
+        let bus = match (status.trouble, age) {
+            (Some(trouble), _) => trouble,
+            (None, None) => "no probe has come back yet".to_owned(),
+            (None, Some(age)) if overdue => format!(
+                "nothing comes back over the bus: the last probe did {} ms ago, though the link stands",
+                age.as_millis()
+            ),
+            (None, Some(_)) => "ok".to_owned(),
         };
         let writable = self.health.is_writable();
         Readiness {
             bus,
+            outbox: if status.outbox_takes { "ok" } else { "the outbox refuses events: see the log lines" },
             log: if writable { "ok" } else { "the log refuses events: see the log lines" },
             drain: if self.is_draining() { "shutting down" } else { "ok" },
             // The bus is there and the disk takes events, and yet a probe does not come back: one of the stages
             // between them stands still.
-            stalled: overdue && writable && self.bus.is_connected() && !self.is_draining(),
+            stalled: overdue && writable && is_connected && !self.is_draining(),
         }
     }
 }
@@ -44,8 +52,8 @@ impl Readiness {
     }
 
     /// Each check with its state.
-    pub fn checks(&self) -> [(&'static str, &str); 3] {
-        [("bus", &self.bus), ("log", self.log), ("drain", self.drain)]
+    pub fn checks(&self) -> [(&'static str, &str); 4] {
+        [("bus", &self.bus), ("outbox", self.outbox), ("log", self.log), ("drain", self.drain)]
     }
 
     /// What a service manager makes of it: a full disk or a bus that is away is not mended by a restart.

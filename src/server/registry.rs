@@ -1,7 +1,9 @@
 //! The open client connections, so that they can be closed one by one or all together, and counted.
 
 use super::close::CloseReason;
+use super::offenders::Offenders;
 use super::rate::Rate;
+use crate::auth::Identity;
 use crate::event::ConnectionId;
 use futures_util::task::AtomicWaker;
 use std::collections::HashMap;
@@ -19,6 +21,7 @@ pub struct Registry {
     handles: Mutex<HashMap<u64, Arc<Handle>, foldhash::fast::RandomState>>,
     by_ip: Mutex<HashMap<IpAddr, usize, foldhash::fast::RandomState>>,
     handshakes: Mutex<HashMap<IpAddr, Rate, foldhash::fast::RandomState>>,
+    offenders: Offenders,
     open: AtomicUsize,
 }
 
@@ -27,13 +30,30 @@ pub struct Registry {
 pub struct Handle {
     reason: AtomicU8,
     waker: AtomicWaker,
+    /// Who is at the other end; a WebSocket client may become somebody.
+    identity: Mutex<Option<Arc<Identity>>>,
 }
 
 impl Handle {
-    /// Tells the connection to close; the first reason counts.
-    pub fn close(&self, reason: CloseReason) {
-        let _ = self.reason.compare_exchange(0, reason.index(), Ordering::AcqRel, Ordering::Relaxed);
+    /// Tells the connection to close; the first reason counts. False when it was told before.
+    pub fn close(&self, reason: CloseReason) -> bool {
+        let told = self.reason.compare_exchange(0, reason.index(), Ordering::AcqRel, Ordering::Relaxed);
         self.waker.wake();
+        told.is_ok()
+    }
+
+    /// Notes who is at the other end.
+    pub fn identify(&self, identity: Arc<Identity>) {
+        *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = Some(identity);
+    }
+
+    fn is(&self, whom: Whom<'_>) -> bool {
+        let identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(identity) = &*identity else { return false };
+        match whom {
+            Whom::User(user) => identity.user.as_deref() == Some(user),
+            Whom::Token(id) => identity.token_id.as_deref() == Some(id),
+        }
     }
 
     /// Ready when it was told to close.
@@ -72,10 +92,33 @@ impl Drop for Registration {
     }
 }
 
+/// Several connections at once.
+#[derive(Clone, Copy, Debug)]
+pub enum Whom<'a> {
+    /// All of a user.
+    User(&'a str),
+    /// All that came with the token of this id.
+    Token(&'a str),
+}
+
 /// A place among the connections that are allowed at a time.
 pub struct Admission {
     registry: Arc<Registry>,
     ip: Option<IpAddr>,
+}
+
+impl Admission {
+    /// Where the client is.
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.ip
+    }
+
+    /// Notes that the client has misbehaved.
+    pub fn offend(&self) {
+        if let Some(ip) = self.ip {
+            self.registry.offenders.note(ip, Instant::now());
+        }
+    }
 }
 
 impl Drop for Admission {
@@ -128,6 +171,7 @@ impl Registry {
             handles: Mutex::default(),
             by_ip: Mutex::default(),
             handshakes: Mutex::default(),
+            offenders: Offenders::default(),
             open: AtomicUsize::new(0),
         })
     }
@@ -135,6 +179,11 @@ impl Registry {
     /// The node's name.
     pub fn node(&self) -> &str {
         &self.node
+    }
+
+    /// Who has misbehaved of late.
+    pub(super) fn offenders(&self) -> &Offenders {
+        &self.offenders
     }
 
     /// Admits a connection within the limits.
@@ -148,6 +197,7 @@ impl Registry {
         }
         if let Some(ip) = ip {
             if limits.handshakes_per_ip > 0 && !self.may_connect(ip, limits.handshakes_per_ip) {
+                self.offenders.note(ip, Instant::now());
                 return Err(Refused::TooOften);
             }
             let mut by_ip = self.by_ip();
@@ -195,6 +245,13 @@ impl Registry {
             }
             None => false,
         }
+    }
+
+    /// Closes all connections of somebody; how many those were.
+    pub fn disconnect_all(&self, whom: Whom<'_>, reason: CloseReason) -> usize {
+        // Told after the lock is released: a connection that ends takes it.
+        let handles: Vec<_> = self.handles().values().filter(|handle| handle.is(whom)).cloned().collect();
+        handles.iter().filter(|handle| handle.close(reason)).count()
     }
 
     /// Tells all clients to go elsewhere, evenly over `spread`, so that they do not come back all at once;

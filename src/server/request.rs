@@ -36,6 +36,11 @@ impl<'a> Parameters<'a> {
             .filter(|value| !value.is_empty())
     }
 
+    /// The same, with an empty one counted as one.
+    pub(super) fn raw(&self, name: &str) -> Option<&str> {
+        self.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| &**value)
+    }
+
     /// All values of a parameter, with comma lists taken apart.
     pub(super) fn list<'b>(&'b self, name: &'b str) -> impl Iterator<Item = &'b str> {
         self.0

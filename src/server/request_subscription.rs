@@ -1,7 +1,9 @@
 //! What a client asks for in the parameters of its URL, the same on every transport.
 
+use super::access::{Access, Denied};
 use super::error::ApiError;
 use super::request::{Parameters, parse_cursor};
+use crate::auth::Right;
 use crate::event::{Cursor, EventName, Filter, Interest, Pattern};
 use crate::subscribe::{MAX_HISTORY, Request};
 use hyper::HeaderMap;
@@ -80,6 +82,16 @@ impl Asked {
                 }
             },
         })
+    }
+
+    /// Refuses what the client may not have. A cursor needs no right of its own: what came while a client was away
+    /// it could have had live.
+    pub(super) fn check(&self, access: &Access) -> Result<(), Denied> {
+        access.require(Right::Subscribe, &self.patterns)?;
+        if self.history > 0 || self.last {
+            access.require(Right::History, &self.patterns)?;
+        }
+        Ok(())
     }
 
     /// Refuses a request for no channel at all.

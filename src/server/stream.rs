@@ -13,13 +13,22 @@ pub enum Stream {
     Tcp(TcpStream),
     /// Over a Unix socket.
     Unix(UnixStream),
+    /// Over TCP with TLS, which ended before: the near end of a local pair.
+    Tls {
+        /// That end.
+        stream: UnixStream,
+        /// The address at this end of the connection.
+        local_ip: IpAddr,
+        /// The address at its other end.
+        peer_ip: IpAddr,
+    },
 }
 
 macro_rules! each {
     ($self:expr, $stream:ident => $call:expr) => {
         match $self {
             Stream::Tcp($stream) => $call,
-            Stream::Unix($stream) => $call,
+            Stream::Unix($stream) | Stream::Tls { stream: $stream, .. } => $call,
         }
     };
 }
@@ -50,10 +59,19 @@ impl Stream {
         each!(self, stream => stream.try_write_vectored(pieces))
     }
 
+    /// The system user at the other end of a Unix socket.
+    pub fn peer_uid(&self) -> Option<u32> {
+        match self {
+            Self::Tcp(_) | Self::Tls { .. } => None,
+            Self::Unix(stream) => stream.peer_cred().ok().map(|credentials| credentials.uid()),
+        }
+    }
+
     /// The address at this end; none for a Unix socket.
     pub fn local_ip(&self) -> Option<IpAddr> {
         match self {
             Self::Tcp(stream) => stream.local_addr().ok().map(|address| address.ip().to_canonical()),
+            Self::Tls { local_ip, .. } => Some(*local_ip),
             Self::Unix(_) => None,
         }
     }
@@ -62,6 +80,7 @@ impl Stream {
     pub fn peer_ip(&self) -> Option<IpAddr> {
         match self {
             Self::Tcp(stream) => stream.peer_addr().ok().map(|address| address.ip().to_canonical()),
+            Self::Tls { peer_ip, .. } => Some(*peer_ip),
             Self::Unix(_) => None,
         }
     }

@@ -1,13 +1,15 @@
 //! WebSocket clients: the handshake, then one small task for each.
 
 mod conversation;
+mod identification;
+mod publishing;
 mod session;
 
+use super::access::{Access, Guest, is_token_protocol};
 use super::connection::Takeover;
 use super::error::ApiError;
 use super::host::Origin;
 use super::node::Node;
-use super::registry::Admission;
 use super::request_subscription::{Asked, Format};
 use crate::codec::Encoding;
 use crate::subscribe::open;
@@ -28,7 +30,7 @@ pub(super) struct Handshake {
 }
 
 /// Checks the handshake and chooses the subprotocol: the first of the client's that we speak. A client that
-/// offers none gets the `format` of its URL.
+/// offers none gets the `format` of its URL. One that is a token is none to be spoken, and not sent back.
 pub(super) fn handshake(
     request: &Request<Incoming>,
     format: Format,
@@ -40,7 +42,7 @@ pub(super) fn handshake(
         MESSAGE_PACK => Some(MESSAGE_PACK),
         _ => None,
     });
-    if protocol.is_none() && !accept.offered_protocols.is_empty() {
+    if protocol.is_none() && !accept.offered_protocols.iter().all(|offered| is_token_protocol(offered)) {
         return Err(ApiError::parameter(
             "invalid_protocol",
             "Sec-WebSocket-Protocol",
@@ -55,17 +57,15 @@ pub(super) fn handshake(
 }
 
 /// Begins a session: decides where its first subscription starts, then takes the socket.
-pub(super) async fn begin(
-    node: Arc<Node>,
-    handshake: Handshake,
-    asked: Asked,
-    admission: Admission,
-) -> Takeover {
-    let opening =
-        if asked.patterns.is_empty() { None } else { Some(open(&node.source, &asked.request()).await) };
+pub(super) async fn begin(node: Arc<Node>, handshake: Handshake, asked: Asked, guest: Guest) -> Takeover {
+    let opening = if asked.patterns.is_empty() || matches!(guest.access, Access::Pending) {
+        None
+    } else {
+        Some(open(&node.source, &asked.request()).await)
+    };
     let head = handshake.accept.response_head(handshake.protocol);
     Box::new(move |stream, unread| {
-        let session = Session::new(node, handshake.encoding, asked, opening, admission, stream, head);
+        let session = Session::new(node, handshake.encoding, asked, opening, guest, stream, head);
         tokio::spawn(session.run(unread));
     })
 }

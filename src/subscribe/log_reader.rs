@@ -87,8 +87,7 @@ impl LogReader {
             Err(_) => return Poll::Ready(None),
         };
         let after = std::mem::replace(&mut self.at, page.reached);
-        let epoch = self.source.log.epoch();
-        let events = page.events.into_iter().map(|event| Arc::new(Shown::new(event, epoch))).collect();
+        let events = self.source.shown(page.events);
         Poll::Ready(Some(Stretch { after, reached: page.reached, events, lost: page.lost }))
     }
 }

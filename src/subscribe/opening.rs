@@ -2,11 +2,26 @@
 
 use super::Source;
 use crate::codec::{Resume, Shown};
-use crate::event::{Cursor, Filter, Interest, Position};
+use crate::event::{Cursor, Filter, Interest, POSITIONS_PER_MS, Position, UnixMs};
+use crate::log::ResumeStatus;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Most events that `history=` replays, and most channels that `last=1` answers for.
 pub const MAX_HISTORY: usize = 1000;
+
+/// How far back a replay begins before the time of a cursor of another node, where nodes number events by
+/// themselves: more than clocks differ and events take to arrive.
+pub const OVERLAP: Duration = Duration::from_secs(5);
+/// Clocks of nodes and clients that differ by more are wrong, and a cursor with such a time is none.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(3600);
+/// The oldest time that a cursor may name: long before this program was written.
+const OLDEST_MS: UnixMs = 1_500_000_000_000;
+/// How long a client that was further on another node waits for this one to come as far.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// What a client asks for when it subscribes.
 #[derive(Clone, Debug, Default)]
@@ -42,11 +57,39 @@ pub async fn open(source: &Arc<Source>, request: &Request) -> Opening {
     if request.cursor.is_none() && request.history == 0 && !request.last {
         return now;
     }
+    if let Some(cursor) = request.cursor {
+        wait_for(source, cursor).await;
+    }
+    // What came meanwhile is read from the rings or the log like everything after the start.
+    let head = source.hub.head();
     let (source, request) = (source.clone(), request.clone());
     // Reads the log, so it goes where blocking is allowed.
     tokio::task::spawn_blocking(move || decide(&source, &request, head))
         .await
         .unwrap_or(Opening { resume: Resume::Unavailable, ..now })
+}
+
+/// Waits for this node to come as far as a client was on another one: as a rule, the blink of an eye.
+async fn wait_for(source: &Source, cursor: Cursor) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while source.log.on_bus().is_some()
+        && source.log.position_of(cursor).is_some_and(|position| position > source.hub.head())
+        && tokio::time::Instant::now() < deadline
+    {
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Where a cursor of a node that numbers by itself leads on another one: by its time, and some time before it.
+fn approximate(source: &Source, cursor: Cursor, head: Position) -> Option<Position> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let time = cursor.position.0 / POSITIONS_PER_MS;
+    let known = OLDEST_MS..=(now + CLOCK_TOLERANCE).as_millis() as UnixMs;
+    if !source.order.approximate || !known.contains(&time) {
+        return None;
+    }
+    let begin = time - OVERLAP.as_millis() as u64;
+    Some(Position(begin * POSITIONS_PER_MS).min(head))
 }
 
 fn decide(source: &Source, request: &Request, head: Position) -> Opening {
@@ -55,9 +98,15 @@ fn decide(source: &Source, request: &Request, head: Position) -> Opening {
     if let Some(cursor) = request.cursor {
         let resume = source.log.resume(&request.interest, cursor);
         opening.resume = match resume.status {
-            crate::log::ResumeStatus::Ok => Resume::Ok,
-            crate::log::ResumeStatus::Expired => Resume::Expired,
-            crate::log::ResumeStatus::Reset => Resume::Reset,
+            ResumeStatus::Ok => Resume::Ok,
+            ResumeStatus::Expired => Resume::Expired,
+            ResumeStatus::Reset => match approximate(source, cursor, head) {
+                Some(start) => return Opening { resume: Resume::Approximate, start, ..opening },
+                None => Resume::Reset,
+            },
+            // With everything read that is on the bus there is no such position; otherwise it is to come.
+            ResumeStatus::Ahead if source.order.is_current.load(Ordering::Relaxed) => Resume::Reset,
+            ResumeStatus::Ahead => Resume::Ok,
         };
         if opening.resume != Resume::Reset {
             opening.start = resume.start;
@@ -85,11 +134,8 @@ fn decide(source: &Source, request: &Request, head: Position) -> Opening {
         match source.log.last_of_each(&request.interest, filter, MAX_HISTORY) {
             // What is newer than the head will come by itself.
             Ok(events) => {
-                opening.first = events
-                    .into_iter()
-                    .filter(|event| event.position <= head)
-                    .map(|event| Arc::new(Shown::new(event, source.log.epoch())))
-                    .collect();
+                let shown = source.shown(events);
+                opening.first = shown.into_iter().filter(|shown| shown.event.position <= head).collect();
             }
             Err(_) => opening.resume = Resume::Unavailable,
         }

@@ -22,7 +22,12 @@ impl Bench {
         let limits = RingLimits { feed_bytes, total_bytes: 4 * feed_bytes, age: Duration::from_secs(60) };
         let hub = Hub::new(log.head(), limits);
         let next = log.next_position();
-        Self { source: Arc::new(Source { hub, log }), next, shown: Vec::new(), _directory: directory }
+        Self {
+            source: Arc::new(Source { hub, log, order: Order::default() }),
+            next,
+            shown: Vec::new(),
+            _directory: directory,
+        }
     }
 
     /// Appends and shows a group, as the replica does.
@@ -45,13 +50,43 @@ impl Bench {
                 tags: Tags::default(),
                 expiry: Expiry::At(u64::MAX),
                 exclude: exclude.cloned(),
+                from: None,
             };
             self.next = self.next.next();
             group.push(Arc::new(event));
         }
         self.source.log.append(&group).unwrap();
-        let epoch = self.source.log.epoch();
-        let shown: Vec<_> = group.into_iter().map(|event| Arc::new(Shown::new(event, epoch))).collect();
+        let shown = self.source.shown(group);
+        self.source.hub.show(&shown, Instant::now());
+        self.shown.extend(shown);
+    }
+
+    /// The next event, which the bus has not ordered: it gets its position when it comes back.
+    fn event(&mut self, channel: &str) -> Event {
+        Event {
+            position: Position::ZERO,
+            id: EventId::fresh(),
+            id_given: false,
+            channel: Channel::parse(channel).unwrap(),
+            name: EventName::default(),
+            data: Data::Json(Json::string(channel)),
+            time: crate::publish::unix_ms(),
+            tags: Tags::default(),
+            expiry: Expiry::At(u64::MAX),
+            exclude: None,
+            from: None,
+        }
+    }
+
+    /// What was shown early comes back from the bus.
+    fn come_back(&mut self, number: u64, event: &Event) {
+        let mut event = event.clone();
+        event.position = self.next;
+        self.next = self.next.next();
+        self.source.hub.early().note_return(number, event.position);
+        let group = vec![Arc::new(event)];
+        self.source.log.append(&group).unwrap();
+        let shown = self.source.shown(group);
         self.source.hub.show(&shown, Instant::now());
         self.shown.extend(shown);
     }
@@ -83,6 +118,7 @@ fn positions(next: Next) -> Vec<u64> {
         Next::Events(events) | Next::Replayed(events) => {
             events.iter().map(|shown| shown.event.position.0).collect()
         }
+        Next::Early(_) => panic!("nothing is early here"),
         Next::Lost => panic!("nothing is lost here"),
         Next::Failed => panic!("the log can be read"),
     }
@@ -222,5 +258,106 @@ async fn no_wake_up_is_lost_while_events_are_shown_beside() {
     for (patterns, reader) in readers {
         let found = tokio::time::timeout(Duration::from_secs(60), reader).await.unwrap().unwrap();
         assert_eq!(found, bench.expected(patterns, Position::ZERO), "{patterns:?}");
+    }
+}
+
+/// Everything that is there now, by id.
+async fn drain_ids(subscription: &mut Subscription, found: &mut Vec<String>) {
+    loop {
+        let next = poll_fn(|context| match subscription.poll_next(context) {
+            Poll::Ready(next) => Poll::Ready(Some(next)),
+            Poll::Pending if subscription.is_reading_log() => Poll::Pending,
+            Poll::Pending => Poll::Ready(None),
+        })
+        .await;
+        let id = |shown: &Arc<Shown>| shown.event.id.as_str().to_owned();
+        match next {
+            Some(Next::Batches(batches)) => {
+                found.extend(batches.iter().flat_map(|batch| batch.events()).map(id));
+            }
+            Some(Next::Events(events) | Next::Replayed(events)) => found.extend(events.iter().map(id)),
+            Some(Next::Early(events)) => found.extend(events.iter().map(|(_, shown)| id(shown))),
+            Some(Next::Lost | Next::Failed) => panic!("nothing is lost here"),
+            None => return,
+        }
+    }
+}
+
+/// While the bus comes and goes, at random, with clients of every speed: each event once, and those of this node
+/// in the order in which it published them.
+#[tokio::test]
+async fn what_was_shown_early_does_not_come_again() {
+    for seed in 0..60 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut bench = Bench::new(*random.choice(&[1, 20_000, 10_000_000]).unwrap());
+        let mut clients: Vec<_> = [&["a.x"][..], &["a.*"], &["a.x", "b.>"], &[">"]]
+            .into_iter()
+            .map(|patterns| (patterns, bench.subscription(patterns), Vec::new()))
+            .collect();
+        // Published by this node, in order; those from `returned` on are on their way over the bus.
+        let mut own: Vec<Event> = Vec::new();
+        // Their numbers; those between were refused, and never come.
+        let mut numbers: Vec<u64> = Vec::new();
+        let (mut early, mut returned) = (0, 0);
+        let mut away = false;
+        for _ in 0..300 {
+            match random.u8(..) {
+                0..100 => {
+                    let channel = *random.choice(&["a.x", "b.y", "c"]).unwrap();
+                    let event = bench.event(channel);
+                    own.push(event);
+                    let refused = u64::from(random.u8(..) < 30);
+                    numbers.push(numbers.last().unwrap_or(&0) + 1 + refused);
+                }
+                100..150 => {
+                    for _ in 0..random.usize(1..8) {
+                        if returned < own.len() && !away {
+                            let event = own[returned].clone();
+                            bench.come_back(numbers[returned], &event);
+                            returned += 1;
+                        }
+                    }
+                }
+                150..180 => bench.publish(&["a.x", "b.y"]),
+                180..190 => away = !away,
+                _ => {
+                    let (_, client, found) = random.choice(&mut clients).unwrap();
+                    drain_ids(client, found).await;
+                }
+            }
+            if away {
+                // All that has not come back is shown early, each once.
+                early = early.max(returned);
+                while early < own.len() {
+                    let shown = Arc::new(Shown::early(own[early].clone()));
+                    bench.source.hub.show_early(numbers[early], shown);
+                    early += 1;
+                }
+            }
+        }
+        while returned < own.len() {
+            let event = own[returned].clone();
+            bench.come_back(numbers[returned], &event);
+            returned += 1;
+        }
+        for (patterns, client, found) in &mut clients {
+            drain_ids(client, found).await;
+            let interest = Interest::new(patterns.iter().map(|text| Pattern::parse(text).unwrap()));
+            let wanted = |event: &Event| interest.matches(&event.channel);
+            let mut expected: Vec<_> = bench
+                .shown
+                .iter()
+                .filter(|shown| wanted(&shown.event))
+                .map(|shown| shown.event.id.as_str().to_owned())
+                .collect();
+            let own_in_order: Vec<_> =
+                own.iter().filter(|event| wanted(event)).map(|event| event.id.as_str().to_owned()).collect();
+            let got_own: Vec<_> = found.iter().filter(|id| own_in_order.contains(id)).cloned().collect();
+            assert_eq!(got_own, own_in_order, "seed {seed} {patterns:?}");
+            let mut got = found.clone();
+            got.sort_unstable();
+            expected.sort_unstable();
+            assert_eq!(got, expected, "seed {seed} {patterns:?}");
+        }
     }
 }

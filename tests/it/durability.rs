@@ -169,25 +169,26 @@ async fn a_full_disk_is_answered_with_503_and_the_node_recovers_when_there_is_ro
     .await;
     let log = sidecar.log().to_lowercase();
     assert!(log.contains("warn") || log.contains("error"), "a log line tells of it:\n{log}");
-    let page = eventually("what was acknowledged can be read while the disk is full", async || {
-        let answer = sidecar.app().get("/v1/events?channel=full&limit=1000").await;
-        (answer.status() == 200).then(|| answer.json())
+    eventually("what was acknowledged can be read while the disk is full", async || {
+        (sidecar.app().get("/v1/events?channel=full").await.status() == 200).then_some(())
     })
     .await;
-    let kept = crate::support::numbers(page["events"].as_array().expect("events"));
+    // Page by page: a limit on the size of files leaves room for more than one.
+    let kept = crate::support::numbers(&sidecar.all_events("channel=full").await);
     assert!(
         acknowledged.iter().all(|n| kept.contains(n)),
         "{acknowledged:?} were acknowledged, {kept:?} are kept"
     );
 
     disk.make_room(&sidecar);
+    // By itself: whoever sends publishes only to a node that is ready would never send one again.
+    sidecar.ready().await;
     eventually("publishes are accepted again, without a restart", async || {
         let body = json!({"channel": "live", "id": "after", "data": {"n": 1}});
         (app.post_json("/v1/publish?ack=log", &body).await.status() == 200).then_some(())
     })
     .await;
     assert_eq!(client.next_numbers(1).await, [1], "clients are still connected");
-    sidecar.ready().await;
     sidecar.kill_and_start_again().await;
     let kept = crate::support::numbers(&sidecar.all_events("channel=full").await);
     let lost: Vec<_> = acknowledged.iter().filter(|n| !kept.contains(n)).collect();

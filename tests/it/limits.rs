@@ -112,22 +112,37 @@ async fn who_gives_no_sign_of_life_is_cut_off_with_4009_and_who_answers_pings_st
     assert_eq!((numbers, bye), (vec![0], None));
 }
 
+/// Long before the next heartbeat: time alone cuts it off.
 #[tokio::test]
 async fn who_takes_no_byte_for_too_long_is_cut_off() {
-    let sidecar = TestSidecar::with_config("[client]\nstall_timeout = \"1s\"\nheartbeat = \"500ms\"\n").await;
+    let config = "[client]\nstall_timeout = \"1s\"\nheartbeat = \"1h\"\nsse_heartbeat = \"1h\"\nidle_timeout = \"0s\"\n";
+    let sidecar = TestSidecar::with_config(config).await;
     let address = sidecar.whereabouts().client();
-    let mut stalled = Connection::open(&address).await.expect("connected");
-    stalled.write(&upgrade_request(&address, "/v1/ws?channel=a", "")).await.expect("written");
+    let mut stalled = Vec::new();
+    for transport in ["ws", "sse", "stream"] {
+        let target = format!("/v1/{transport}?channel=a");
+        let request = match transport {
+            "ws" => upgrade_request(&address, &target, ""),
+            _ => format!("GET {target} HTTP/1.1\r\nHost: {}\r\n\r\n", address.host()).into_bytes(),
+        };
+        let mut connection = Connection::open(&address).await.expect("connected");
+        connection.write(&request).await.expect("written");
+        stalled.push(connection);
+    }
     let mut reading = open(&sidecar, "/v1/ws?channel=a").await;
     reading.expect("subscribed").await;
-    sidecar.wait_for_connections(2).await;
-    let reader = tokio::spawn(async move { reading.next_numbers(400).await.len() });
+    sidecar.wait_for_subscribers("a", 4).await;
+    let reader = tokio::spawn(async move { (reading.next_numbers(400).await.len(), reading) });
     // More than the buffers of both ends and of the system hold.
     for n in 0..400 {
         sidecar.publish(&json!({"channel": "a", "data": {"n": n, "padding": "x".repeat(50_000)}})).await;
     }
-    assert_eq!(reader.await.expect("read"), 400);
-    sidecar.wait_for_connections(0).await;
+    let (read, _reading) = reader.await.expect("read");
+    assert_eq!(read, 400);
+    // Who reads stays, however long nothing comes.
+    sidecar.wait_for_connections(1).await;
+    let metrics = sidecar.metrics().await;
+    assert_eq!(metrics.sum("sidewire_closes_total", &[("code", "4008")]), 3.0);
     drop(stalled);
 }
 

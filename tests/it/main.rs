@@ -3,6 +3,9 @@
 //!
 //! Where a new test goes:
 
+/// Real servers of a bus, and what happens to them and to the network before them.
+#[path = "../servers/mod.rs"]
+mod servers;
 /// The node under test, clients for every transport, load, and waiting with a deadline.
 mod support;
 
@@ -33,12 +36,35 @@ mod history;
 /// How what is kept goes away: by age, by rule, by bytes.
 mod retention;
 
+/// Who did what, in a file of its own.
+mod audit;
+/// The keys that an issuer publishes: fetched, rotated, out of reach.
+mod auth_issuer;
+/// What a token allows, on every transport, and how it ends.
+mod auth_permissions;
+/// The app and admin listeners, and the commands around tokens.
+mod auth_private;
+/// Clients that publish.
+mod auth_publish;
+/// The app's own session instead of a token.
+mod auth_session;
+/// Tokens: every way to sign and to give one, and every way to forge one.
+mod auth_tokens;
+/// TLS on every listener: certificates that are replaced, and clients that must show one.
+mod tls;
+
+/// A wall clock that jumps.
+mod clock;
 /// What was acknowledged survives `kill -9` and a full disk.
 mod durability;
 /// Each event once and in order, whatever breaks.
 mod exactness;
 /// What a client may take, and how one is cut off.
 mod limits;
+/// Who takes too much, by address, by bytes and by channel, also behind a proxy.
+mod limits_by_whom;
+/// Many replays, many channels: what they cost.
+mod scale;
 /// Clients that do not read.
 mod slow_clients;
 
@@ -50,6 +76,26 @@ mod bad_http;
 mod bad_input;
 /// Clients that are slow on purpose, or claim more than they send.
 mod bad_peers;
+
+/// Users, passwords and TLS on the bus, and that nobody is told of them.
+mod bus_access;
+/// A node that was off reads on; one that comes too late says so.
+mod bus_catch_up;
+/// Each event once and in one order, whatever the bus does with it.
+mod bus_exactly_once;
+/// The bus loses what it has, or another server takes over.
+mod bus_loss;
+/// Apps that speak Redis or NATS themselves, other fleets, newer nodes, nonsense.
+mod bus_neighbours;
+/// The bus is gone, frozen or slow: apps and clients notice nothing, and nothing is lost.
+mod bus_outage;
+/// A bus that takes publishes and gives nothing back is noticed and left; what is measured and logged of it.
+mod bus_probe;
+/// A client comes back to any node.
+mod bus_resume;
+/// A node moves from one bus to another.
+mod bus_switch;
+
 /// A real browser: `EventSource` and `WebSocket` from a page of another origin, across a restart.
 mod browser;
 /// Which names the node answers to, and which browsers it serves.

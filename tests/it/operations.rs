@@ -256,8 +256,13 @@ async fn an_idle_node_uses_no_cpu() {
     };
     // Its start is over when it is ready.
     sidecar.ready().await;
-    let before = ticks();
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    let used = ticks() - before;
-    assert!(used <= 3, "{used} ticks of 10 ms in 3 s");
+    let (mut since, mut before) = (Instant::now(), ticks());
+    eventually("three seconds in a row in which it uses at most 30 ms", async || {
+        let now = ticks();
+        if now - before > 3 {
+            (since, before) = (Instant::now(), now);
+        }
+        (since.elapsed() >= Duration::from_secs(3)).then_some(())
+    })
+    .await;
 }

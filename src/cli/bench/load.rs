@@ -153,7 +153,8 @@ pub(super) struct Delivered {
 impl Subscriber {
     /// Connects, and waits until the node says that it is subscribed: what is published after that must come.
     pub(super) async fn connect(client: NodeAddress, channel: String) -> Result<Self, CliError> {
-        let mut socket = websocket::open(&client, &target("/v1/ws", [("channel", channel.as_str())])).await?;
+        let mut socket =
+            websocket::open(&client, &target("/v1/ws", [("channel", channel.as_str())]), None).await?;
         loop {
             match socket.next().await {
                 Some(Ok(Message::Text(text))) => match ServerMessage::parse(&text)? {

@@ -17,6 +17,7 @@ const MOST_BYTES: usize = 1 << 20;
 /// Publishes an event on a channel of its own and polls for it.
 pub(super) async fn publish_and_receive(
     app: &NodeAddress,
+    app_token: Option<&str>,
     client: &NodeAddress,
     token: Option<&str>,
 ) -> Result<String, String> {
@@ -25,7 +26,7 @@ pub(super) async fn publish_and_receive(
     let from = poll(&mut reader, &[("channel", &channel), ("timeout", "0")], token).await.map_err(words)?;
     let cursor = from["cursor"].as_str().unwrap_or_default().to_owned();
     let begun = Instant::now();
-    publish(app, &channel).await.map_err(words)?;
+    publish(app, app_token, &channel).await.map_err(words)?;
     let seconds = PATIENCE.as_secs().to_string();
     let onward = [("channel", channel.as_str()), ("timeout", &seconds), ("cursor", &cursor)];
     let answer = poll(&mut reader, &onward, token).await.map_err(words)?;
@@ -42,6 +43,7 @@ pub(super) async fn publish_and_receive(
 /// buffers holds it back.
 pub(super) async fn through_a_proxy(
     app: &NodeAddress,
+    app_token: Option<&str>,
     proxy: &NodeAddress,
     token: Option<&str>,
 ) -> Result<String, String> {
@@ -69,7 +71,7 @@ pub(super) async fn through_a_proxy(
         });
     }
     let connected = begun.elapsed();
-    publish(app, &channel).await.map_err(words)?;
+    publish(app, app_token, &channel).await.map_err(words)?;
     let begun = Instant::now();
     read_until(&mut read, &mut seen, channel_in_data(&channel).as_bytes()).await.map_err(|reason| {
         format!("an event does not come through {proxy}: {reason}; switch response buffering off for /v1/sse and /v1/stream")
@@ -91,10 +93,11 @@ fn channel_in_data(channel: &str) -> String {
     format!("\"channel\":\"{channel}\"")
 }
 
-async fn publish(app: &NodeAddress, channel: &str) -> Result<(), CliError> {
+async fn publish(app: &NodeAddress, token: Option<&str>, channel: &str) -> Result<(), CliError> {
     // Kept for a moment, so that a poll between two requests finds it.
     let event = json!({"channel": channel, "event": "sidewire.doctor", "data": null, "ttl": 60}).to_string();
     HttpClient::new(app.clone())
+        .showing(token.map(str::to_owned))
         .post("/v1/publish", "application/json", Bytes::from(event))
         .await?
         .success()?;

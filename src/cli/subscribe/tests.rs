@@ -1,3 +1,4 @@
+use super::CredentialArgs;
 use super::*;
 use crate::event::{Epoch, Position};
 use tokio::net::{UnixListener, UnixStream};
@@ -36,10 +37,11 @@ impl Node {
             events: Vec::new(),
             json: true,
             client: None,
+            credential: CredentialArgs::default(),
             config: None,
         };
         let address = NodeAddress::Unix(self.directory.path().join("node"));
-        Subscriber { args, address, place: Place::new(None), socket: None }
+        Subscriber { args, address, token: None, place: Place::new(None), socket: None }
     }
 
     /// The next connection, and what it subscribed to.

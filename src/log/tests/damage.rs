@@ -1,6 +1,8 @@
 //! Whatever is on the disk: never a panic, what is good is read, what is not is told.
 
+use super::super::generation::Kind;
 use super::super::testing::*;
+use super::super::view::Source;
 use super::super::*;
 use super::life::{append, fill, packed};
 use std::fs;
@@ -154,4 +156,29 @@ fn a_generation_that_vanished_is_a_hole() {
     assert_eq!(status(before[3].position), ResumeStatus::Expired);
     assert_eq!(status(before[before.len() - 3].position), ResumeStatus::Ok);
     assert!(log.stats().damaged > 0);
+}
+
+#[test]
+fn a_damaged_place_counts_once_however_often_it_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let with = LogOptions { max_bytes: 16 << 20, compress: false, ..options(dir.path()) };
+    let log = Log::open(with.clone()).unwrap();
+    fill(&log, 30_000);
+    packed(&log);
+    let view = log.shared().view();
+    let Some(Source::Packed(part)) = view.sources.first() else { panic!("nothing is packed") };
+    part.generation
+        .put(part.fold.first.0, [(Kind::Block, 0, &b"damaged"[..]), (Kind::Block, 1, b"damaged")].into_iter())
+        .unwrap();
+    for _ in 0..3 {
+        log.shared().blocks.clear();
+        assert!(read_all(&log, &[">"]).len() < 30_000);
+        assert_eq!(log.stats().damaged, 2);
+    }
+    let second = view.generations[1].path().to_owned();
+    drop((view, log));
+    // Put aside at the start, and missing before what follows: one place all the same.
+    fs::write(second.join("folds"), "damaged").unwrap();
+    let stats = Log::open(with).unwrap().stats();
+    assert_eq!((stats.quarantined, stats.damaged), (1, 0), "{stats:?}");
 }

@@ -366,3 +366,20 @@ fn a_page_of_large_events_is_cut_and_says_so() {
         assert_eq!(found, all);
     }
 }
+
+#[test]
+fn a_large_journal_that_is_left_alone_is_packed() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let first = log.next_position().0;
+    let events = |from: u64, to: u64| -> Vec<_> { (from..to).map(|n| event(first + n).shared()).collect() };
+    append(&log, &events(0, 1));
+    append(&log, &events(1, 30_000));
+    let stats = log.stats();
+    assert_eq!((stats.journals, stats.folds_waiting), (1, 0), "it has room for more: {stats:?}");
+    wait_for("packing", || log.stats().journals == 0);
+    // A small one stays: it costs little, and many small parts would cost more.
+    append(&log, &events(30_000, 30_001));
+    assert_eq!(log.stats().journals, 1);
+    assert_eq!(read_all(&log, &[">"]).len(), 30_001);
+}

@@ -2,9 +2,13 @@
 //! (reading the log) is work that the session moves on.
 
 use super::session::{Session, WAITING_BYTES};
-use crate::codec::{self, ClientMessage, MessageId, Resume, ServerMessage, Shown};
+use crate::audit::Action;
+use crate::auth::{Identity, Refusal, Right};
+use crate::bus;
+use crate::codec::{self, ClientMessage, MessageId, Resume, ServerMessage};
 use crate::event::{Filter, Interest, Pattern, Position};
 use crate::log::{Order, Query, QueryPage};
+use crate::publish::Published;
 use crate::server::history::blocking;
 use crate::subscribe::{LogReader, MAX_HISTORY, Opening, Request, open};
 use bytes::Bytes;
@@ -38,9 +42,17 @@ pub(super) enum Work {
         future: BoxFuture<Option<QueryPage>>,
         id: Option<MessageId>,
     },
+    Auth {
+        future: BoxFuture<Result<Identity, Refusal>>,
+        id: Option<MessageId>,
+    },
+    Publishing {
+        future: BoxFuture<Result<Vec<Published>, bus::Refused>>,
+        id: Option<MessageId>,
+    },
 }
 
-type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+pub(super) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// A `subscribe` in work.
 pub(super) struct Subscribe {
@@ -69,6 +81,8 @@ impl Session {
 
     pub(super) fn answer(&mut self, message: ClientMessage) {
         match message {
+            ClientMessage::Auth { id, token } => self.identify(id, &token),
+            ClientMessage::Publish { id, message, echo } => self.publish(id, &message, echo),
             ClientMessage::Ping { id } => self.say(&ServerMessage::Pong { id: id.as_ref() }),
             ClientMessage::Subscribe(asked) => {
                 let codec::Subscribe { id, channels, cursor, history, last, filter } = asked;
@@ -76,6 +90,14 @@ impl Session {
                 if self.subscription.len() + channels.len() > most {
                     let message = format!("a connection takes at most {most} channels and patterns");
                     return self.refuse(id, "too_many_channels", &message);
+                }
+                let keeps = history.unwrap_or(0) > 0 || last;
+                let allowed = self.access.require(Right::Subscribe, &channels).and_then(|()| match keeps {
+                    true => self.access.require(Right::History, &channels),
+                    false => Ok(()),
+                });
+                if let Err(denied) = allowed {
+                    return self.deny(id, &denied);
                 }
                 let filter = (!filter.is_open()).then(|| Arc::new(filter));
                 let request = Request {
@@ -85,10 +107,7 @@ impl Session {
                     history: history.unwrap_or(0),
                     last,
                 };
-                let node = self.node.clone();
-                let future: BoxFuture<_> = Box::pin(async move { open(&node.source, &request).await });
-                let asked = Subscribe { id, patterns: channels, filter };
-                self.work = Some(Box::new(Work::Opening { future, asked }));
+                self.open(request, Subscribe { id, patterns: channels, filter });
             }
             ClientMessage::Unsubscribe { id, channels } => {
                 let left: Vec<_> =
@@ -98,9 +117,12 @@ impl Session {
                 self.say(&ServerMessage::Unsubscribed { id: id.as_ref(), channels: &channels });
             }
             ClientMessage::History { id, channel, after, limit } => {
+                if let Err(denied) = self.access.require(Right::History, [&channel]) {
+                    return self.deny(id, &denied);
+                }
                 let log = self.node.source.log.clone();
-                let head = self.node.source.hub.head();
-                if after.is_some_and(|after| after.epoch != log.epoch() || after.position > head) {
+                let after = after.map(|cursor| self.node.source.known_position(cursor));
+                if after == Some(None) {
                     return self.refuse(id, "reset", "the log of this cursor is gone: ask without it");
                 }
                 if limit.is_some_and(|limit| limit > MAX_HISTORY) {
@@ -113,7 +135,7 @@ impl Session {
                     filter: Filter::default(),
                     since: None,
                     until: None,
-                    after: after.map_or(Position::ZERO, |after| after.position),
+                    after: after.flatten().unwrap_or(Position::ZERO),
                     before: None,
                     limit: limit.unwrap_or(HISTORY_LIMIT),
                     offset: 0,
@@ -183,6 +205,24 @@ impl Session {
                 }
                 true
             }
+            Work::Auth { future, .. } => {
+                let Poll::Ready(identified) = future.as_mut().poll(context) else {
+                    self.work = Some(work);
+                    return false;
+                };
+                let Work::Auth { id, .. } = *work else { unreachable!("matched above") };
+                self.identified(id, identified);
+                true
+            }
+            Work::Publishing { future, .. } => {
+                let Poll::Ready(published) = future.as_mut().poll(context) else {
+                    self.work = Some(work);
+                    return false;
+                };
+                let Work::Publishing { id, .. } = *work else { unreachable!("matched above") };
+                self.tell_published(id, published);
+                true
+            }
             Work::History { future, .. } => {
                 let Poll::Ready(page) = future.as_mut().poll(context) else {
                     self.work = Some(work);
@@ -193,6 +233,13 @@ impl Session {
                 true
             }
         }
+    }
+
+    /// Begins to look where a subscription starts.
+    pub(super) fn open(&mut self, request: Request, asked: Subscribe) {
+        let node = self.node.clone();
+        let future: BoxFuture<_> = Box::pin(async move { open(&node.source, &request).await });
+        self.work = Some(Box::new(Work::Opening { future, asked }));
     }
 
     /// Tells where a subscription begins, and begins it.
@@ -221,6 +268,10 @@ impl Session {
     }
 
     pub(super) fn join(&mut self, asked: &Subscribe) {
+        if self.node.audit.is_on() {
+            let channels: Vec<&str> = asked.patterns.iter().map(Pattern::as_str).collect();
+            self.node.audit_channels(Action::Subscribed, &self.registration, &self.access, &channels);
+        }
         let before = self.subscription.len();
         for pattern in &asked.patterns {
             self.subscription.join(pattern, asked.filter.clone());
@@ -249,9 +300,7 @@ impl Session {
         let Some(page) = page else {
             return self.refuse(id, "unavailable", "the log cannot be read now: try again");
         };
-        let epoch = self.node.source.log.epoch();
-        let events: Vec<_> =
-            page.events.into_iter().map(|event| Arc::new(Shown::new(event, epoch))).collect();
+        let events = self.node.source.shown(page.events);
         let cursor = self.node.source.cursor(page.reached).encode();
         self.say(&ServerMessage::History {
             id: id.as_ref(),

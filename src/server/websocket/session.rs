@@ -1,9 +1,12 @@
 //! One WebSocket client: its socket, read and written, from the handshake to the close.
 
 use super::conversation::{Subscribe, Work};
+use crate::audit::Action;
 use crate::codec::{ClientMessage, ClientMessageError, Encoding, Framing, ServerMessage, Shown};
 use crate::event::EventName;
 use crate::metrics::Transport;
+use crate::publish::unix_ms;
+use crate::server::access::{Access, Guest};
 use crate::server::close::CloseReason;
 use crate::server::node::Node;
 use crate::server::outlet::{Halt, Outlet};
@@ -30,7 +33,7 @@ const READ_BYTES: usize = 16 << 10;
 const READS_AT_ONCE: usize = 8;
 /// Answers that may wait for the socket; beyond that nothing more is read from this client.
 pub(super) const WAITING_BYTES: usize = 64 << 10;
-/// How often a client is looked at when no pings are sent.
+/// How often it is looked at whether a client is idle when no pings are sent.
 const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 /// For the closing handshake.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -42,7 +45,12 @@ pub(super) struct Session {
     outlet: Outlet,
     decoder: Decoder,
     pub(super) subscription: Subscription,
-    registration: Registration,
+    pub(super) registration: Registration,
+    pub(super) access: Access,
+    /// When the access ends.
+    until: Option<Pin<Box<Sleep>>>,
+    /// What the URL asks for, until the client has said who it is.
+    pub(super) asked: Option<Box<Asked>>,
     close_on: Arc<[EventName]>,
     /// Frames that are no events, in order.
     pub(super) waiting: VecDeque<Bytes>,
@@ -53,8 +61,9 @@ pub(super) struct Session {
     /// Events to be sent before the live ones.
     pub(super) first: Vec<Arc<Shown>>,
     rate: Rate,
+    bytes: Rate,
     heard: Instant,
-    _admission: Admission,
+    admission: Admission,
 }
 
 /// Why a session ends.
@@ -76,12 +85,14 @@ impl Session {
         encoding: Encoding,
         asked: Asked,
         opening: Option<Opening>,
-        admission: Admission,
+        guest: Guest,
         stream: Stream,
         mut head: Vec<u8>,
     ) -> Self {
         let settings = node.settings();
-        let registration = node.registry.register();
+        let Guest { access, admission } = guest;
+        let registration = node.register(access.identity());
+        node.audit_client(Action::Connected, &registration, access.user(), admission.ip(), None);
         let id = registration.id();
         head.extend_from_slice(
             &ServerMessage::Welcome {
@@ -107,6 +118,8 @@ impl Session {
             decoder: Decoder::new(Limits { message_bytes: settings.message_bytes }),
             subscription,
             registration,
+            until: None,
+            asked: None,
             close_on: asked.close_on.clone(),
             waiting: VecDeque::new(),
             waiting_bytes: 0,
@@ -114,15 +127,30 @@ impl Session {
             work: None,
             first: Vec::new(),
             rate: Rate::new(settings.messages_per_second, std::time::Instant::now()),
+            bytes: Rate::new(settings.bytes_per_second, std::time::Instant::now()),
             heard: Instant::now(),
             node,
-            _admission: admission,
+            access: Access::Pending,
+            admission,
         };
+        session.admit(access);
         if let Some(opening) = opening {
             let asked = Subscribe { id: None, patterns: asked.patterns, filter: asked.filter };
             session.begin_subscription(opening, asked);
+        } else if !asked.patterns.is_empty() {
+            session.asked = Some(Box::new(asked));
         }
         session
+    }
+
+    /// Puts an access in force, and sets the clock for its end.
+    pub(super) fn admit(&mut self, access: Access) {
+        let lasts = match access {
+            Access::Pending => Some(self.node.settings().auth_timeout),
+            _ => access.lasts(unix_ms()),
+        };
+        self.until = lasts.map(|left| Box::pin(tokio::time::sleep(left)));
+        self.access = access;
     }
 
     /// Runs to the end of the connection. `unread` is what the client sent along with its handshake.
@@ -143,6 +171,14 @@ impl Session {
 
     async fn close(self, end: End) {
         self.node.metrics.subscriptions.sub(self.subscription.len() as i64);
+        let code = match &end {
+            End::Close(reason) => Some(reason.code()),
+            End::Protocol { code, .. } => Some(*code),
+            End::Closed(code) => *code,
+            End::Broken => None,
+        };
+        let (user, ip) = (self.access.user(), self.admission.ip());
+        self.node.audit_client(Action::Closed, &self.registration, user, ip, code);
         let mut last = Vec::new();
         let bye = |code: u16, reason: &'static str, retry: bool| {
             let mut last = ServerMessage::Bye { code, reason, retry }.encode(self.encoding).to_vec();
@@ -153,6 +189,9 @@ impl Session {
             End::Broken => return,
             End::Closed(code) => last.extend_from_slice(&close_reply(code)),
             End::Close(reason) => {
+                if reason == CloseReason::RateLimited {
+                    self.admission.offend();
+                }
                 self.node.metrics.closed(reason.code());
                 last = bye(reason.code(), reason.reason(), reason.retry());
             }
@@ -180,12 +219,9 @@ impl Session {
         }
         while heartbeat.as_mut().poll(context).is_ready() {
             let settings = self.node.settings();
-            if self.outlet.stalled_for() >= settings.stall_timeout {
-                return Poll::Ready(End::Close(CloseReason::TooSlow));
-            }
-            // A client that does not read gets no ping either, and is told apart by the stall above.
+            // A client that does not read gets no ping either, and is cut off for its stall.
             let quiet = settings.idle_timeout.is_some_and(|most| self.heard.elapsed() >= most);
-            if quiet && self.outlet.stalled_for().is_zero() {
+            if quiet && !self.outlet.is_stalled() {
                 return Poll::Ready(End::Close(CloseReason::Idle));
             }
             heartbeat.as_mut().reset(Instant::now() + settings.heartbeat.unwrap_or(CHECK_INTERVAL));
@@ -194,6 +230,15 @@ impl Session {
             }
         }
         loop {
+            // Within the loop, as a message may have set another clock.
+            if let Some(until) = &mut self.until
+                && until.as_mut().poll(context).is_ready()
+            {
+                return Poll::Ready(End::Close(match self.access {
+                    Access::Pending => CloseReason::Unauthorized,
+                    _ => CloseReason::TokenExpired,
+                }));
+            }
             if let Err(end) = self.poll_read(context) {
                 return Poll::Ready(end);
             }
@@ -216,7 +261,8 @@ impl Session {
                 && !self.subscription.is_reading_log();
             progress |= self.poll_work(idle, context);
             if !progress {
-                return Poll::Pending;
+                ready!(self.outlet.poll_stalled(|| self.node.settings().stall_timeout, context));
+                return Poll::Ready(End::Close(CloseReason::TooSlow));
             }
         }
     }
@@ -254,6 +300,10 @@ impl Session {
     fn hear(&mut self, mut input: &mut [u8]) -> Result<(), End> {
         self.heard = Instant::now();
         let now = self.heard.into_std();
+        // One read is far below a second's worth of any sensible limit.
+        if !self.bytes.take_many(input.len() as u32, now) {
+            return Err(End::Close(CloseReason::RateLimited));
+        }
         loop {
             let incoming = match self.decoder.next(&mut input) {
                 Ok(Some(incoming)) => incoming,

@@ -94,7 +94,12 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) async fn open(address: &Address) -> io::Result<Self> {
-        Ok(Self { stream: BufReader::new(address.connect().await?), framing: Framing::Length(0) })
+        Ok(Self::over(address.connect().await?))
+    }
+
+    /// The same over a stream that is there.
+    pub(crate) fn over(stream: Box<dyn Duplex>) -> Self {
+        Self { stream: BufReader::new(stream), framing: Framing::Length(0) }
     }
 
     pub(crate) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {

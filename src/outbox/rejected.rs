@@ -1,0 +1,86 @@
+//! Events that the bus will never take: one JSON line each in a file that an operator can read.
+
+use super::directory;
+use super::record;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use std::fs;
+use std::io::{self, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+const FILE: &str = "rejected.ndjson";
+const OLDER_FILE: &str = "rejected.1.ndjson";
+/// At this size the file takes the place of the older one, which goes.
+const MOST_BYTES: u64 = 16 << 20;
+
+/// The file of rejected events.
+#[derive(Debug)]
+pub(super) struct Rejected {
+    dir: PathBuf,
+    most_bytes: u64,
+}
+
+impl Rejected {
+    pub(super) fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), most_bytes: MOST_BYTES }
+    }
+
+    #[cfg(test)]
+    pub(super) fn bounded(dir: &Path, most_bytes: u64) -> Self {
+        Self { dir: dir.to_owned(), most_bytes }
+    }
+
+    /// Adds a record, durable on return.
+    pub(super) fn add(&self, record: &[u8], why: &str) -> io::Result<()> {
+        let line = line(record, why);
+        let path = self.dir.join(FILE);
+        let mut file = directory::open_file(&path)?;
+        let mut end = file.seek(SeekFrom::End(0))?;
+        if end > 0 && end + line.len() as u64 > self.most_bytes {
+            fs::rename(&path, self.dir.join(OLDER_FILE))?;
+            file = directory::open_file(&path)?;
+            end = 0;
+        }
+        if let Err(error) = file.write_all(line.as_bytes()).and_then(|()| file.sync_data()) {
+            // Half a line would spoil the next.
+            let _ = file.set_len(end);
+            return Err(error);
+        }
+        if end == 0 {
+            directory::sync(&self.dir)?;
+        }
+        Ok(())
+    }
+}
+
+/// Works from the bare fields, so that a record that makes no event can be shown as well.
+fn line(record: &[u8], why: &str) -> String {
+    let body = record.get(record::HEAD_BYTES..).unwrap_or_default();
+    let (fields, payload) = record::split_fields(body).unwrap_or((Vec::new(), body));
+    let mut object = Map::new();
+    for &(name, text) in &fields {
+        match name {
+            "id" | "channel" | "event" | "origin" | "seq" => object.insert(name.into(), text.into()),
+            "time" => {
+                object.insert(name.into(), text.parse::<u64>().map_or_else(|_| text.into(), Value::from))
+            }
+            _ => None,
+        };
+    }
+    object.insert("why".into(), why.into());
+    let is_json = fields.contains(&("type", "json"));
+    // The text stays as it came: reading its numbers could change them.
+    let json = is_json.then(|| serde_json::from_slice::<&RawValue>(payload).ok()).flatten();
+    let data = match json {
+        Some(json) => json.get().replace(['\n', '\r'], " "),
+        None => format!("{{\"$base64\":\"{}\"}}", STANDARD.encode(payload)),
+    };
+    let mut line = Value::Object(object).to_string();
+    line.pop();
+    line.push_str(",\"data\":");
+    line.push_str(&data);
+    line.push_str("}\n");
+    line
+}

@@ -1,0 +1,127 @@
+//! The bus that the configuration names, with what depends on which it is.
+
+use super::backends::{nats_kept, nats_options, nats_patterns, redis_options};
+use super::{INFLOW_AGE, INFLOW_BYTES, StartError};
+use crate::bus::backend::Backend;
+use crate::bus::nats::{Core, JetStream};
+use crate::bus::redis::{RedisPubSub, RedisStream};
+use crate::bus::remote::{Remote, RemoteOptions};
+use crate::bus::{Bus, Inflow, Memory};
+use crate::config::{BusChannel, BusMode, Config, LogSync};
+use crate::event::Interest;
+use crate::hub::Hub;
+use crate::log::{Log, Numbering};
+use crate::metrics::Metrics;
+use crate::outbox::{Limits, Outbox};
+use crate::replica::{Refusal, Shore, SyncPolicy};
+use crate::subscribe::Order;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long events that came from the bus may stay in the page cache: the bus has them too.
+const FROM_BUS: Duration = Duration::from_millis(50);
+
+/// Who gives the positions of the log.
+pub(super) fn numbering(config: &Config) -> Numbering {
+    match config.bus.mode() {
+        None | Some(BusMode::PubSub | BusMode::Core) => Numbering::Own,
+        Some(BusMode::Stream | BusMode::JetStream) => Numbering::Bus,
+    }
+}
+
+/// What the bus does for the order of events.
+pub(super) fn order(config: &Config) -> Order {
+    let approximate = matches!(config.bus.mode(), Some(BusMode::PubSub | BusMode::Core));
+    Order { approximate, ..Order::default() }
+}
+
+/// When the disk is waited for.
+pub(super) fn sync_policy(config: &Config) -> SyncPolicy {
+    match (config.log.sync, config.bus.mode()) {
+        (LogSync::Always, None) => SyncPolicy::Always,
+        // What a publisher waits for is the bus, or the outbox, which syncs by itself.
+        (LogSync::Always, Some(_)) => SyncPolicy::Every(FROM_BUS),
+        (LogSync::Every(interval), _) => SyncPolicy::Every(interval),
+        (LogSync::Never, _) => SyncPolicy::Never,
+    }
+}
+
+/// What becomes of a group that the log refuses.
+pub(super) fn refusal(config: &Config) -> Refusal {
+    if config.bus.mode().is_none() { Refusal::Answered } else { Refusal::Insisted }
+}
+
+/// Starts the bus.
+pub(super) async fn start(
+    config: &Config,
+    inflow: Arc<Inflow>,
+    log: &Log,
+    hub: &Arc<Hub>,
+    order: &Order,
+    metrics: &Arc<Metrics>,
+) -> Result<Arc<dyn Bus>, StartError> {
+    let Some(mode) = config.bus.mode() else { return Ok(Arc::new(Memory::new(inflow))) };
+    let dir = config.log.dir.join("outbox");
+    let limits = Limits { max_bytes: config.queue.max_bytes.0, max_age: config.queue.max_age };
+    let outbox = tokio::task::spawn_blocking(move || Outbox::open(&dir, limits))
+        .await
+        .map_err(|_| StartError::Threads(io::Error::other("the thread that opens the outbox ended")))?
+        .map_err(StartError::Outbox)?;
+    let parts = Parts { config, inflow: inflow.clone(), log, hub, order, metrics, outbox };
+    let bus = &config.bus;
+    Ok(match (redis_options(bus), nats_options(bus), mode) {
+        (Some(options), _, BusMode::PubSub) => {
+            let patterns: Vec<_> = bus.channels.iter().map(|channel| channel.as_str().to_owned()).collect();
+            parts.on(RedisPubSub::new(options, &patterns))
+        }
+        (Some(options), ..) => parts.on(RedisStream::new(options)),
+        (_, Some(options), BusMode::Core) => parts.on(Core::new(options, &nats_patterns(bus))),
+        (_, Some(options), _) => parts.on(JetStream::new(options, nats_kept(bus))),
+        // A URL with a mode is one of these.
+        (None, None, _) => Arc::new(Memory::new(inflow)),
+    })
+}
+
+/// The queue between the bus and the replica.
+pub(super) fn inflow(log: &Log) -> Arc<Inflow> {
+    Arc::new(Inflow::new(INFLOW_BYTES, INFLOW_AGE, log.next_position()))
+}
+
+struct Parts<'a> {
+    config: &'a Config,
+    inflow: Arc<Inflow>,
+    log: &'a Log,
+    hub: &'a Arc<Hub>,
+    order: &'a Order,
+    metrics: &'a Arc<Metrics>,
+    outbox: Outbox,
+}
+
+impl Parts<'_> {
+    fn on(self, backend: impl Backend) -> Arc<dyn Bus> {
+        let bus = &self.config.bus;
+        let patterns = bus.channels.iter().filter_map(|channel| match channel {
+            BusChannel::Pattern(pattern) => Some(pattern.clone()),
+            BusChannel::Glob(_) => None,
+        });
+        let options = RemoteOptions {
+            hedge: bus.hedge,
+            send_timeout: bus.publish_timeout,
+            probe_interval: bus.probe_interval,
+            // A bus without order is asked for these channels only, in its own terms.
+            interest: (backend.is_ordered() && !bus.channels.is_empty()).then(|| Interest::new(patterns)),
+            dir: self.config.log.dir.clone(),
+        };
+        let shore = Shore::new(self.log.clone(), self.hub.clone());
+        Remote::start(
+            backend,
+            options,
+            self.inflow,
+            self.outbox,
+            shore,
+            self.metrics.clone(),
+            self.order.is_current.clone(),
+        )
+    }
+}

@@ -1,0 +1,413 @@
+//! What every backend must do. [`conformance!`] makes tests of it for one kind of server.
+
+use crate::servers::wait::{eventually, within};
+use bytes::Bytes;
+use sidewire::bus::backend::{
+    Arrival, Backend, Content, LinkError, Opened, Origin, Parcel, SendError, Sender as _, Start, Tail as _,
+};
+use sidewire::event::{
+    Channel, ConnectionId, Data, Epoch, Event, EventId, EventName, Expiry, Json, Position, Tags,
+};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A server that the suite may do anything to.
+pub(crate) trait Server: Sized {
+    /// What speaks to it.
+    type Backend: Backend;
+
+    /// Starts one that keeps what it confirmed over a restart.
+    async fn start() -> Self;
+    /// Speaks to it in a namespace.
+    fn backend(&self, namespace: &str) -> Self::Backend;
+    /// Ends it at once.
+    fn kill(&mut self);
+    /// Starts it again with what it had.
+    async fn restart(&mut self);
+    /// Stops it without closing anything.
+    fn freeze(&self);
+    /// Lets it go on.
+    fn thaw(&self);
+    /// Puts an entry on the bus as somebody else would, in namespace `default`.
+    async fn put(&self, fields: &[(&str, &str)]);
+}
+
+/// A server whose bus keeps one order.
+pub(crate) trait OrderedServer: Server {
+    /// Empties it while it runs: the log is gone.
+    async fn flush(&self);
+    /// Removes the oldest of the log in namespace `default`, until this many entries are left.
+    async fn trim(&self, left: usize);
+}
+
+/// A parcel with an event whose data is a number.
+pub(crate) fn numbered(origin: u64, number: u64) -> Parcel {
+    let data = Data::Json(Json::parse(&number.to_string()).unwrap());
+    Parcel::Event {
+        event: Arc::new(event(&format!("e-{origin}-{number}"), data)),
+        origin: Origin(origin),
+        sequence: number,
+    }
+}
+
+fn event(id: &str, data: Data) -> Event {
+    Event {
+        position: Position::ZERO,
+        id: EventId::parse(id).unwrap(),
+        id_given: false,
+        channel: Channel::parse("job.7").unwrap(),
+        name: EventName::default(),
+        data,
+        time: 1_800_000_000_000,
+        tags: Tags::default(),
+        expiry: Expiry::At(1_800_000_060_000),
+        exclude: None,
+        from: None,
+    }
+}
+
+/// Opens a link, which must succeed.
+pub(crate) async fn open<B: Backend>(backend: &B, known: Option<(Epoch, Position)>) -> Opened<B> {
+    within("a link", backend.open(known)).await.unwrap_or_else(|error| panic!("{backend}: {error}"))
+}
+
+/// Sends parcels, which must succeed.
+pub(crate) async fn send<B: Backend>(link: &mut Opened<B>, parcels: &[Parcel]) {
+    within("a send", link.sender.send(parcels)).await.unwrap_or_else(|failure| panic!("{failure:?}"));
+}
+
+/// Reads until `count` arrivals that `wanted` takes came.
+pub(crate) async fn take<B: Backend>(
+    link: &mut Opened<B>,
+    count: usize,
+    wanted: impl Fn(&Content) -> bool,
+) -> Vec<Arrival> {
+    let mut taken = Vec::new();
+    while taken.len() < count {
+        let arrivals = within("an arrival", link.tail.next(100)).await.unwrap();
+        taken.extend(arrivals.into_iter().filter(|arrival| wanted(&arrival.content)));
+    }
+    taken
+}
+
+pub(crate) fn is_event(content: &Content) -> bool {
+    matches!(content, Content::Event { .. })
+}
+
+/// Reads that many events and gives their senders: origin and sequence.
+pub(crate) async fn senders<B: Backend>(link: &mut Opened<B>, count: usize) -> Vec<(u64, u64)> {
+    take(link, count, is_event).await.iter().map(|arrival| sender(&arrival.content)).collect()
+}
+
+fn sender(content: &Content) -> (u64, u64) {
+    match content {
+        Content::Event { sender: Some((origin, sequence)), .. } => (origin.0, *sequence),
+        other => panic!("{other:?}"),
+    }
+}
+
+pub(crate) async fn sends_arrive_in_order<S: Server>() {
+    let server = S::start().await;
+    let backend = server.backend("default");
+    let (mut one, mut two) = (open(&backend, None).await, open(&backend, None).await);
+    for batch in 0..20 {
+        let parcels: Vec<Parcel> = (0..25).map(|index| numbered(1, batch * 25 + index + 1)).collect();
+        send(&mut one, &parcels).await;
+    }
+    let expected: Vec<(u64, u64)> = (1..=500).map(|number| (1, number)).collect();
+    assert_eq!(senders(&mut one, 500).await, expected);
+    assert_eq!(senders(&mut two, 500).await, expected);
+}
+
+pub(crate) async fn every_field_arrives<S: Server>() {
+    let server = S::start().await;
+    let backend = server.backend("default");
+    let mut link = open(&backend, None).await;
+    let channel = Channel::parse("job.7").unwrap();
+    let full = Event {
+        id: EventId::parse("order ä 17").unwrap().on_channel(&channel),
+        id_given: true,
+        name: EventName::parse("done: ü").unwrap(),
+        tags: Tags::from_pairs([("tenant".into(), "a\"\u{e9}b".into()), ("x".into(), String::new())])
+            .unwrap(),
+        exclude: Some(ConnectionId::parse("c-1").unwrap()),
+        ..event("x", Data::Json(Json::parse("{\"a\": [1.50, \"\\u00e9\u{1F600}\"]}").unwrap()))
+    };
+    let sent = [
+        full,
+        Event { expiry: Expiry::Live, ..event("live", Data::Json(Json::null())) },
+        event("bytes", Data::Bytes(Bytes::from((0..=255).collect::<Vec<u8>>()))),
+        event("nothing", Data::Bytes(Bytes::new())),
+    ];
+    let parcels: Vec<Parcel> = sent
+        .iter()
+        .zip(1..)
+        .map(|(event, sequence)| Parcel::Event {
+            event: Arc::new(event.clone()),
+            origin: Origin(u64::MAX),
+            sequence,
+        })
+        .collect();
+    send(&mut link, &parcels).await;
+    let arrived = take(&mut link, sent.len(), is_event).await;
+    for ((arrival, sent), number) in arrived.into_iter().zip(sent).zip(1..) {
+        let Content::Event { event, sender } = arrival.content else { panic!() };
+        assert_eq!((*event, sender), (sent, Some((Origin(u64::MAX), number))));
+    }
+}
+
+pub(crate) async fn large_events_arrive<S: Server>() {
+    let server = S::start().await;
+    let backend = server.backend("default");
+    let mut link = open(&backend, None).await;
+    let size = link.sender.max_event_bytes().min(900 << 10);
+    for number in 1..=8 {
+        let data = Data::Bytes(vec![number as u8; size].into());
+        let event = Arc::new(event(&format!("large-{number}"), data));
+        send(&mut link, &[Parcel::Event { event, origin: Origin(1), sequence: number }]).await;
+    }
+    for (arrival, number) in take(&mut link, 8, is_event).await.into_iter().zip(1u8..) {
+        let Content::Event { event, .. } = arrival.content else { panic!() };
+        assert_eq!(event.data, Data::Bytes(vec![number; size].into()));
+    }
+}
+
+pub(crate) async fn probes_come_back<S: Server>() {
+    let server = S::start().await;
+    let backend = server.backend("default");
+    let (mut one, mut two) = (open(&backend, None).await, open(&backend, None).await);
+    send(&mut one, &[Parcel::Probe { origin: Origin(5), number: 9 }]).await;
+    for link in [&mut one, &mut two] {
+        let probe = take(link, 1, |content| matches!(content, Content::Probe { .. })).await;
+        assert!(matches!(probe[0].content, Content::Probe { origin: Origin(5), number: 9 }));
+    }
+}
+
+pub(crate) async fn namespaces_are_apart<S: Server>() {
+    let server = S::start().await;
+    let (mut one, mut two) =
+        (open(&server.backend("default"), None).await, open(&server.backend("other"), None).await);
+    send(&mut one, &[numbered(1, 1), Parcel::Probe { origin: Origin(1), number: 1 }]).await;
+    send(&mut two, &[numbered(2, 1), Parcel::Probe { origin: Origin(2), number: 1 }]).await;
+    send(&mut one, &[numbered(1, 2)]).await;
+    send(&mut two, &[numbered(2, 2)]).await;
+    let mine = |content: &Content| !matches!(content, Content::Epoch(_));
+    let is_from = |content: &Content, from: u64| match content {
+        Content::Event { sender: Some((origin, _)), .. } | Content::Probe { origin, .. } => origin.0 == from,
+        _ => false,
+    };
+    assert!(take(&mut one, 3, mine).await.iter().all(|arrival| is_from(&arrival.content, 1)));
+    assert!(take(&mut two, 3, mine).await.iter().all(|arrival| is_from(&arrival.content, 2)));
+}
+
+pub(crate) async fn what_cannot_be_read_is_told<S: Server>() {
+    let server = S::start().await;
+    let backend = server.backend("default");
+    let mut link = open(&backend, None).await;
+    server.put(&[("v", "2"), ("colour", "blue")]).await;
+    server.put(&[("v", "1"), ("id", "x")]).await;
+    send(&mut link, &[numbered(1, 1)]).await;
+    let arrivals = take(&mut link, 3, |content| !matches!(content, Content::Epoch(_))).await;
+    assert!(matches!(arrivals[0].content, Content::Newer(2)), "{arrivals:?}");
+    assert!(matches!(arrivals[1].content, Content::Malformed(_)), "{arrivals:?}");
+    assert_eq!(sender(&arrivals[2].content), (1, 1));
+}
+
+pub(crate) async fn a_killed_server_is_noticed_at_once<S: Server>() {
+    let mut server = S::start().await;
+    let backend = server.backend("default");
+    let mut link = open(&backend, None).await;
+    send(&mut link, &[numbered(1, 1)]).await;
+    server.kill();
+    let failure = within("a failure", link.sender.send(&[numbered(1, 2)])).await.unwrap_err();
+    assert!(matches!(failure.error, SendError::Lost(_)) && failure.confirmed == 0, "{failure:?}");
+    let error = loop {
+        if let Err(error) = within("the end of the tail", link.tail.next(10)).await {
+            break error;
+        }
+    };
+    assert!(matches!(error, LinkError::Away(_)), "{error:?}");
+    let began = std::time::Instant::now();
+    let error = within("a refusal", backend.open(None)).await.map(|_| ()).unwrap_err();
+    assert!(matches!(error, LinkError::Away(_)), "{error:?}");
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    server.restart().await;
+    let mut link = open(&backend, None).await;
+    send(&mut link, &[numbered(1, 2)]).await;
+    while !senders(&mut link, 1).await.contains(&(1, 2)) {}
+}
+
+pub(crate) async fn a_frozen_server_is_noticed<S: Server>() {
+    let server = S::start().await;
+    let backend = server.backend("default");
+    let mut link = open(&backend, None).await;
+    send(&mut link, &[numbered(1, 1)]).await;
+    senders(&mut link, 1).await;
+    server.freeze();
+    let error = within("the end of the tail", async {
+        loop {
+            if let Err(error) = link.tail.next(10).await {
+                return error;
+            }
+        }
+    })
+    .await;
+    assert!(matches!(error, LinkError::Away(_)), "{error:?}");
+    let error = within("a refusal", backend.open(None)).await.map(|_| ()).unwrap_err();
+    assert!(matches!(error, LinkError::Away(_)), "{error:?}");
+    server.thaw();
+    let mut link = open(&backend, None).await;
+    send(&mut link, &[numbered(1, 2)]).await;
+}
+
+pub(crate) async fn positions_grow_and_are_the_same_for_all<S: OrderedServer>() {
+    let server = S::start().await;
+    let backend = server.backend("default");
+    let (mut one, mut two) = (open(&backend, None).await, open(&backend, None).await);
+    assert_eq!(one.epoch, two.epoch);
+    let batches = |origin: u64| {
+        (0..20).map(move |batch| (1..=10).map(|n| numbered(origin, batch * 10 + n)).collect::<Vec<_>>())
+    };
+    let first = async {
+        for batch in batches(1) {
+            one.sender.send(&batch).await.unwrap();
+        }
+    };
+    let second = async {
+        for batch in batches(2) {
+            two.sender.send(&batch).await.unwrap();
+        }
+    };
+    tokio::join!(first, second);
+    let seen = |arrivals: Vec<Arrival>| -> Vec<(Position, (u64, u64))> {
+        arrivals.iter().map(|arrival| (arrival.position.unwrap(), sender(&arrival.content))).collect()
+    };
+    let by_one = seen(take(&mut one, 400, is_event).await);
+    assert_eq!(by_one, seen(take(&mut two, 400, is_event).await));
+    assert!(by_one.is_sorted_by(|a, b| a.0 < b.0), "positions grow");
+    for origin in [1, 2] {
+        let own: Vec<u64> =
+            by_one.iter().filter(|(_, from)| from.0 == origin).map(|(_, from)| from.1).collect();
+        assert_eq!(own, (1..=200).collect::<Vec<_>>());
+    }
+}
+
+pub(crate) async fn a_tail_continues_where_it_stood<S: OrderedServer>() {
+    let mut server = S::start().await;
+    let backend = server.backend("default");
+    let mut link = open(&backend, None).await;
+    assert!(matches!(link.start, Start::Anew { .. } | Start::Now), "{:?}", link.start);
+    let parcels: Vec<Parcel> = (1..=10).map(|number| numbered(1, number)).collect();
+    send(&mut link, &parcels).await;
+    let arrivals = take(&mut link, 10, is_event).await;
+    for index in [0, 4, 9] {
+        let known = (link.epoch, arrivals[index].position.unwrap());
+        let mut again = open(&backend, Some(known)).await;
+        assert_eq!((again.start, again.epoch), (Start::Continues, link.epoch));
+        send(&mut again, &[numbered(2, index as u64 + 1)]).await;
+        let next = take(&mut again, 1, is_event).await;
+        assert!(next[0].position.unwrap() > known.1);
+        if index < 9 {
+            assert_eq!(sender(&next[0].content), (1, index as u64 + 2));
+            assert_eq!(next[0].position, arrivals[index + 1].position);
+        }
+    }
+    // And so it does after a restart of the server.
+    server.kill();
+    server.restart().await;
+    let known = (link.epoch, arrivals[4].position.unwrap());
+    let mut again = open(&backend, Some(known)).await;
+    assert_eq!((again.start, again.epoch), (Start::Continues, link.epoch));
+    let next = take(&mut again, 1, is_event).await;
+    assert_eq!(next[0].position, arrivals[5].position);
+}
+
+pub(crate) async fn a_node_that_joins_gets_all_there_is<S: OrderedServer>() {
+    let server = S::start().await;
+    let backend = server.backend("default");
+    let mut link = open(&backend, None).await;
+    send(&mut link, &[numbered(1, 1), numbered(1, 2)]).await;
+    let mut joining = open(&backend, None).await;
+    let Start::Anew { after } = joining.start else { panic!("{:?}", joining.start) };
+    let arrivals = take(&mut joining, 2, is_event).await;
+    assert_eq!(sender(&arrivals[0].content), (1, 1));
+    assert!(arrivals[0].position.unwrap() > after);
+    let stranger = open(&backend, Some((Epoch(12345), arrivals[0].position.unwrap()))).await;
+    assert_eq!((stranger.start, stranger.epoch), (Start::Anew { after }, link.epoch));
+}
+
+pub(crate) async fn what_was_trimmed_is_a_gap<S: OrderedServer>() {
+    let server = S::start().await;
+    let backend = server.backend("default");
+    let mut link = open(&backend, None).await;
+    let parcels: Vec<Parcel> = (1..=10).map(|number| numbered(1, number)).collect();
+    send(&mut link, &parcels).await;
+    let positions: Vec<Position> =
+        take(&mut link, 10, is_event).await.iter().map(|arrival| arrival.position.unwrap()).collect();
+    server.trim(3).await;
+    let mut late = open(&backend, Some((link.epoch, positions[2]))).await;
+    let Start::Gap { up_to } = late.start else { panic!("{:?}", late.start) };
+    assert!(up_to >= positions[6] && up_to < positions[7], "{up_to:?} {positions:?}");
+    assert_eq!(late.epoch, link.epoch);
+    let rest = take(&mut late, 3, is_event).await;
+    assert_eq!(rest.iter().map(|arrival| arrival.position.unwrap()).collect::<Vec<_>>(), positions[7..]);
+    let there = open(&backend, Some((link.epoch, positions[8]))).await;
+    assert_eq!(there.start, Start::Continues);
+    server.trim(0).await;
+    let all = open(&backend, Some((link.epoch, positions[9]))).await;
+    assert_eq!(all.start, Start::Continues, "nothing followed that is gone");
+    let late = open(&backend, Some((link.epoch, positions[2]))).await;
+    assert!(matches!(late.start, Start::Gap { up_to } if up_to >= positions[9]), "{:?}", late.start);
+}
+
+pub(crate) async fn a_lost_log_is_begun_anew_once<S: OrderedServer>() {
+    let server = S::start().await;
+    let backend = server.backend("default");
+    let mut link = open(&backend, None).await;
+    send(&mut link, &[numbered(1, 1), numbered(1, 2)]).await;
+    let last = take(&mut link, 2, is_event).await[1].position.unwrap();
+    server.flush().await;
+    let gone =
+        eventually("the loss is noticed", async || link.sender.send(&[numbered(1, 3)]).await.err()).await;
+    assert!(matches!(gone.error, SendError::Gone(_)), "{gone:?}");
+    let known = Some((link.epoch, last));
+    let (one, two) = tokio::join!(open(&backend, known), open(&backend, known));
+    for opened in [one, two] {
+        assert_ne!(opened.epoch, link.epoch);
+        assert!(matches!(opened.start, Start::Anew { .. }), "{:?}", opened.start);
+    }
+    let (mut one, mut two) = (open(&backend, known).await, open(&backend, known).await);
+    assert_eq!(one.epoch, two.epoch);
+    send(&mut one, &[numbered(1, 3)]).await;
+    send(&mut two, &[numbered(2, 1)]).await;
+    assert_eq!(senders(&mut one, 2).await, [(1, 3), (2, 1)]);
+    assert_eq!(senders(&mut two, 2).await, [(1, 3), (2, 1)]);
+}
+
+/// Tests of a server whose bus keeps no order.
+macro_rules! conformance {
+    ($server:ty) => {
+        $crate::conformance::conformance!(@tests $server:
+            sends_arrive_in_order, every_field_arrives, large_events_arrive, probes_come_back,
+            namespaces_are_apart, what_cannot_be_read_is_told, a_killed_server_is_noticed_at_once,
+            a_frozen_server_is_noticed);
+    };
+    (@tests $server:ty: $($test:ident),* $(,)?) => {
+        $(#[tokio::test]
+        async fn $test() {
+            $crate::conformance::$test::<$server>().await;
+        })*
+    };
+}
+pub(crate) use conformance;
+
+/// Tests of a server whose bus keeps one order.
+macro_rules! ordered_conformance {
+    ($server:ty) => {
+        $crate::conformance::conformance!($server);
+        $crate::conformance::conformance!(@tests $server:
+            positions_grow_and_are_the_same_for_all, a_tail_continues_where_it_stood,
+            a_node_that_joins_gets_all_there_is, what_was_trimmed_is_a_gap, a_lost_log_is_begun_anew_once);
+    };
+}
+pub(crate) use ordered_conformance;

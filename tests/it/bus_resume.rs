@@ -1,0 +1,268 @@
+//! A client may come back to any node with its cursor.
+//!
+//! `SIDEWIRE_TEST_HOP_EVENTS` and `SIDEWIRE_TEST_HOP_RATE` (5000 a second over all nodes) make it the promise in
+//! full, for a release build.
+
+use crate::support::{
+    BusKind, Delivery, Fleet, Lost, PATIENCE, Publishers, RunningPublishers, Subscription, Transport,
+    Whereabouts, number_from_environment, random_seed,
+};
+use fastrand::Rng;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout};
+
+const CHANNELS: &str = "channel=hop.>";
+
+fn load(fleet: &Fleet, node_is_killed: bool) -> Vec<RunningPublishers> {
+    let rate = number_from_environment("SIDEWIRE_TEST_HOP_RATE", 600);
+    fleet
+        .nodes
+        .iter()
+        .enumerate()
+        .map(|(at, node)| {
+            let per_second = rate / fleet.nodes.len() as u64;
+            let name = format!("hop.{at}");
+            Publishers { name, count: 8, per_second, node_is_killed }.start(node.whereabouts())
+        })
+        .collect()
+}
+
+/// A client that goes to another node at random.
+struct Hopper {
+    seed: u64,
+    transport: Transport,
+    nodes: Vec<Whereabouts>,
+    /// How many events there will be; 0 while nobody knows.
+    total: Arc<AtomicU64>,
+}
+
+impl Hopper {
+    /// Gives the ids in the order in which it has got them, each with whether it came early.
+    async fn run(self, mut cursor: String) -> Vec<(String, bool)> {
+        let mut random = Rng::with_seed(self.seed);
+        let mut got: Vec<(String, bool)> = Vec::new();
+        let mut distinct = HashSet::new();
+        let mut hops = 0;
+        let mut deadline = Instant::now() + PATIENCE;
+        let is_done = |count: usize| {
+            let total = self.total.load(Ordering::Relaxed);
+            total > 0 && count as u64 >= total
+        };
+        while !is_done(distinct.len()) {
+            assert!(
+                Instant::now() < deadline,
+                "{:?} seed {}: nothing after {}",
+                self.transport,
+                self.seed,
+                got.len()
+            );
+            let node = &self.nodes[random.usize(0..self.nodes.len())];
+            let opened =
+                Subscription::try_open(self.transport, &node.client(), CHANNELS, Some(&cursor)).await;
+            let Ok(mut subscription) = opened else {
+                sleep(Duration::from_millis(5)).await;
+                continue;
+            };
+            hops += 1;
+            let stay = random.u64(1..600);
+            for _ in 0..stay {
+                if is_done(distinct.len()) {
+                    break;
+                }
+                // Where nothing comes for a moment, it goes on as well: the node may be down.
+                let next = timeout(Duration::from_millis(300), subscription.try_next()).await;
+                let Ok(Ok::<Delivery, Lost>(delivery)) = next else { break };
+                let told = subscription.resume();
+                assert_eq!(told, "ok", "{:?} seed {} after {}", self.transport, self.seed, got.len());
+                let id = delivery.event["id"].as_str().expect("an id").to_owned();
+                distinct.insert(id.clone());
+                got.push((id, delivery.is_early()));
+                cursor = delivery.cursor;
+                deadline = Instant::now() + PATIENCE;
+            }
+        }
+        eprintln!("{:?} seed {}: {} events over {hops} hops", self.transport, self.seed, got.len());
+        assert!(hops > 3, "it hopped");
+        got
+    }
+}
+
+async fn a_client_hops_between_three_nodes(kind: BusKind, nodes_are_killed: bool) {
+    let seed = random_seed(&format!("hop on {kind:?}"));
+    let wanted = number_from_environment("SIDEWIRE_TEST_HOP_EVENTS", 5_000);
+    let mut fleet = Fleet::start(kind, 3).await;
+    let begin = fleet.nodes[0].cursor_now().await;
+    let total = Arc::new(AtomicU64::new(0));
+    let transports = [Transport::WebSocket, Transport::Sse, Transport::Poll, Transport::WebSocketMessagePack];
+    let hoppers: Vec<_> = transports
+        .into_iter()
+        .zip(seed..)
+        .map(|(transport, seed)| {
+            let nodes = fleet.nodes.iter().map(|node| node.whereabouts()).collect();
+            let hopper = Hopper { seed, transport, nodes, total: Arc::clone(&total) };
+            tokio::spawn(hopper.run(begin.clone()))
+        })
+        .collect();
+    let load = load(&fleet, nodes_are_killed);
+    if nodes_are_killed {
+        for step in 0..4 {
+            load[0].go_on_for(wanted / 15).await;
+            fleet.nodes[step % 3].kill_and_start_again().await;
+        }
+    } else {
+        load[0].go_on_for(wanted / 3).await;
+    }
+    let mut channels = Vec::new();
+    for running in load {
+        channels.extend(running.stop().await.channels);
+    }
+    let count: u64 = channels.iter().map(|(_, count)| count).sum();
+    total.store(count, Ordering::Relaxed);
+
+    let history = fleet.agree_on(CHANNELS, count as usize).await;
+    let expected: Vec<&str> = history.iter().map(|event| event["id"].as_str().expect("an id")).collect();
+    let mut next: HashMap<&str, u64> = HashMap::new();
+    for event in &history {
+        let channel = event["channel"].as_str().expect("a channel");
+        let next = next.entry(channel).or_default();
+        assert_eq!(event["data"]["n"], *next, "the order of {channel}");
+        *next += 1;
+    }
+    for hopper in hoppers {
+        let got = hopper.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        check(&got, &expected, nodes_are_killed);
+    }
+}
+
+/// Checks that a client has got what all have, in the order of all. Where nodes are killed, they show events early
+/// while they come back: such an event may be shown again elsewhere, with its place.
+fn check(got: &[(String, bool)], expected: &[&str], may_be_early: bool) {
+    let place: HashMap<&str, usize> = expected.iter().zip(0..).map(|(id, at)| (*id, at)).collect();
+    let ordered: Vec<usize> =
+        got.iter().filter(|(_, is_early)| !is_early).map(|(id, _)| place[&**id]).collect();
+    if !may_be_early {
+        assert_eq!(ordered.len(), got.len(), "nothing is early while the bus is there");
+        assert_eq!(ordered.len(), expected.len());
+    }
+    for pair in ordered.windows(2) {
+        assert!(pair[0] < pair[1], "{} came after {}", expected[pair[1]], expected[pair[0]]);
+    }
+    let distinct: HashSet<&str> = got.iter().map(|(id, _)| &**id).collect();
+    let missing: Vec<_> = expected.iter().filter(|id| !distinct.contains(**id)).take(5).collect();
+    assert!(missing.is_empty(), "missing: {missing:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_hops_on_redis_sees_each_event_once_and_in_the_order_of_all() {
+    a_client_hops_between_three_nodes(BusKind::RedisStream, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_hops_on_jetstream_sees_each_event_once_and_in_the_order_of_all() {
+    a_client_hops_between_three_nodes(BusKind::JetStream, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_on_redis_while_nodes_are_killed() {
+    a_client_hops_between_three_nodes(BusKind::RedisStream, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_on_jetstream_while_nodes_are_killed() {
+    a_client_hops_between_three_nodes(BusKind::JetStream, true).await;
+}
+
+#[tokio::test]
+async fn a_cursor_means_the_same_on_every_node() {
+    for kind in BusKind::ORDERED {
+        let fleet = Fleet::start(kind, 3).await;
+        for n in 0..30 {
+            fleet.nodes[n as usize % 3].publish_numbers("same", n..n + 1).await;
+        }
+        let history = fleet.agree_on("channel=same", 30).await;
+        for (at, event) in history.iter().enumerate() {
+            let cursor = event["cursor"].as_str().expect("a cursor");
+            let mut rest = Vec::new();
+            for node in &fleet.nodes {
+                rest.push(crate::support::numbers(
+                    &node.all_events(&format!("channel=same&after={cursor}")).await,
+                ));
+            }
+            assert_eq!(rest[0].len(), 29 - at, "{kind:?}");
+            assert!(rest[0] == rest[1] && rest[1] == rest[2], "{kind:?}: {rest:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_cursor_from_a_node_that_is_ahead_waits_for_this_one_and_misses_nothing() {
+    for kind in BusKind::ORDERED {
+        let mut fleet = Fleet::start(kind, 2).await;
+        fleet.nodes[1].kill();
+        fleet.nodes[0].publish_numbers("ahead", 0..10).await;
+        let cursor = fleet.nodes[0].all_events("channel=ahead").await[9]["cursor"].clone();
+        let cursor = cursor.as_str().expect("a cursor");
+        // It has read nothing of that when it starts without the bus.
+        fleet.proxy.cut().await;
+        fleet.nodes[1].start_again().await;
+        let address = fleet.nodes[1].whereabouts().client();
+        let query = "channel=ahead";
+        let opened = Subscription::try_open(Transport::WebSocket, &address, query, Some(cursor)).await;
+        fleet.proxy.restore().await;
+        fleet.ready().await;
+        let mut subscription = match opened {
+            Ok(subscription) if subscription.resume() == "ok" => subscription,
+            // It may also say that it cannot tell now, never that the cursor is bad.
+            Ok(subscription) => {
+                assert_eq!(subscription.resume(), "unavailable", "{kind:?}");
+                Subscription::open(Transport::WebSocket, &address, query, Some(cursor)).await
+            }
+            Err(lost) => {
+                assert!(format!("{lost:?}").contains("unavailable"), "{kind:?}: {lost:?}");
+                Subscription::open(Transport::WebSocket, &address, query, Some(cursor)).await
+            }
+        };
+        fleet.nodes[0].publish_numbers("ahead", 10..15).await;
+        assert_eq!(subscription.numbers(5).await, [10, 11, 12, 13, 14], "{kind:?}: nothing again, no hole");
+        assert_eq!(subscription.resume(), "ok", "{kind:?}");
+    }
+}
+
+#[tokio::test]
+async fn without_an_order_a_resume_is_approximate_misses_nothing_and_ids_tell_repeats() {
+    for kind in BusKind::PLAIN {
+        let fleet = Fleet::start(kind, 2).await;
+        let begin = fleet.nodes[0].cursor_now().await;
+        for n in 0..100 {
+            fleet.nodes[n as usize % 2].publish_numbers("plain", n..n + 1).await;
+        }
+        for node in &fleet.nodes {
+            node.wait_for_events("channel=plain", 100).await;
+        }
+        let home = fleet.nodes[0].whereabouts().client();
+        let query = "channel=plain";
+        let mut at_home = Subscription::open(Transport::WebSocket, &home, query, Some(&begin)).await;
+        let mut cursor = String::new();
+        let mut seen = HashSet::new();
+        for _ in 0..40 {
+            let delivery = at_home.next().await;
+            seen.insert(delivery.number());
+            cursor = delivery.cursor;
+        }
+        assert_eq!(at_home.resume(), "ok", "{kind:?}: the log of this node has an order");
+        drop(at_home);
+        let away = fleet.nodes[1].whereabouts().client();
+        let mut elsewhere = Subscription::open(Transport::WebSocket, &away, query, Some(&cursor)).await;
+        assert_eq!(elsewhere.resume(), "approximate", "{kind:?}");
+        let mut ids = HashSet::new();
+        while seen.len() < 100 {
+            let delivery = elsewhere.next().await;
+            assert!(ids.insert(delivery.event["id"].clone()), "{kind:?}: twice on one connection");
+            seen.insert(delivery.number());
+        }
+        assert_eq!(seen, (0..100).collect(), "{kind:?}: nothing is missing");
+    }
+}

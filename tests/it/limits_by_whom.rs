@@ -1,0 +1,208 @@
+//! Who takes too much: by address, also behind a proxy, by bytes, and by channel.
+
+use crate::support::{
+    Connection, HttpClient, Response, TestSidecar, Tokens, WebSocketClient, eventually, upgrade_request,
+};
+use serde_json::json;
+use std::time::{Duration, Instant};
+use tokio::io::AsyncWriteExt as _;
+
+async fn handshake(sidecar: &TestSidecar, forwarded: &str) -> Result<WebSocketClient, u16> {
+    use tokio_tungstenite::tungstenite::Error;
+    let address = sidecar.whereabouts().client();
+    let headers = [("X-Forwarded-For", forwarded)];
+    let headers = if forwarded.is_empty() { &[][..] } else { &headers };
+    match WebSocketClient::try_open(&address, "/v1/ws", headers).await {
+        Ok(client) => Ok(client),
+        Err(Error::Http(answer)) => Err(answer.status().as_u16()),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[tokio::test]
+async fn behind_a_trusted_proxy_each_client_has_its_own_share() {
+    let limits = "[limits]\nconnections_per_ip = 1\n";
+    let trusting =
+        TestSidecar::with_config(&format!("[client]\ntrusted_proxies = [\"127.0.0.0/8\"]\n{limits}")).await;
+    let first = handshake(&trusting, "6.6.6.6, 1.2.3.4").await.expect("let in");
+    assert_eq!(
+        handshake(&trusting, "7.7.7.7, 1.2.3.4").await.err(),
+        Some(429),
+        "what the client wrote is not believed"
+    );
+    let second = handshake(&trusting, "1.2.3.5").await.expect("another client");
+    drop((first, second));
+
+    let plain = TestSidecar::with_config(limits).await;
+    let only = handshake(&plain, "1.2.3.4").await.expect("let in");
+    assert_eq!(handshake(&plain, "1.2.3.5").await.err(), Some(429), "nobody is believed who is not trusted");
+    drop(only);
+}
+
+#[tokio::test]
+async fn a_proxy_that_passes_bytes_on_tells_where_they_come_from() {
+    let config = "[client]\nproxy_protocol = true\ntrusted_proxies = [\"PROXIES\"]\n[limits]\nconnections_per_ip = 1\n";
+    let sidecar = TestSidecar::with_config(&config.replace("PROXIES", "127.0.0.1")).await;
+    let address = sidecar.whereabouts().client();
+    let from = async |ip: &str| {
+        let mut stream = address.connect().await.expect("connected");
+        stream.write_all(format!("PROXY TCP4 {ip} 127.0.0.1 1 2\r\n").as_bytes()).await.expect("written");
+        WebSocketClient::try_open_over(stream, "127.0.0.1", "/v1/ws", &[]).await
+    };
+    let first = from("1.2.3.4").await.expect("let in");
+    assert!(from("1.2.3.4").await.is_err(), "it has its share");
+    let second = from("1.2.3.5").await.expect("another client");
+    drop((first, second));
+    assert!(
+        WebSocketClient::try_open(&address, "/v1/ws", &[]).await.is_err(),
+        "without a header nobody is served"
+    );
+
+    let sidecar = TestSidecar::with_config(&config.replace("PROXIES", "10.0.0.0/8")).await;
+    let mut stream = sidecar.whereabouts().client().connect().await.expect("connected");
+    stream.write_all(b"PROXY TCP4 1.2.3.4 127.0.0.1 1 2\r\n").await.expect("written");
+    assert!(
+        WebSocketClient::try_open_over(stream, "127.0.0.1", "/v1/ws", &[]).await.is_err(),
+        "it is not trusted"
+    );
+}
+
+#[tokio::test]
+async fn an_address_that_is_refused_again_and_again_is_cut_off_for_a_while() {
+    let mut tokens = Tokens::new();
+    let config = format!(
+        "{}[client]\ntrusted_proxies = [\"127.0.0.1\"]\n[limits]\noffences_per_ip = 3\nban = \"1s\"\n",
+        Tokens::config()
+    );
+    let sidecar = TestSidecar::with_config(&config).await;
+    let good = tokens.user("ann", &json!({"a": ["history"]}));
+    let get = async |client: &mut HttpClient, from: &str, token: &str| -> Response {
+        let target = format!("/v1/events?channel=a&token={token}");
+        client.request("GET", &target, &[("X-Forwarded-For", from)], b"").await
+    };
+    let mut client = sidecar.client();
+    for _ in 0..4 {
+        assert_eq!(get(&mut client, "1.2.3.4", "bad").await.refusal(401), "unauthorized");
+    }
+    let refused = get(&mut client, "1.2.3.4", &good).await;
+    assert_eq!(refused.refusal(429), "rate_limited");
+    assert!(refused.header("retry-after").is_some());
+    assert_eq!(get(&mut client, "1.2.3.5", &good).await.status(), 200, "others are not");
+    eventually("it is listened to again", async || {
+        (get(&mut sidecar.client(), "1.2.3.4", &good).await.status() == 200).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_that_sends_too_many_bytes_is_cut_off() {
+    let config = "[limits]\nbytes_per_second = \"64KiB\"\nmessages_per_second = 0\n";
+    let sidecar = TestSidecar::with_config(config).await;
+    let mut client = WebSocketClient::open(&sidecar.whereabouts().client(), "/v1/ws").await;
+    let message = json!({"type": "ping", "padding": "x".repeat(30_000)});
+    for _ in 0..2 {
+        client.send(&message).await;
+        client.expect("pong").await;
+    }
+    for _ in 0..20 {
+        // It may be over already, which is what is wanted.
+        client.send_if_open(&message).await;
+    }
+    assert_eq!(client.closed().await, 4010);
+}
+
+#[tokio::test]
+async fn a_channel_takes_no_more_than_its_rule_allows() {
+    let mut tokens = Tokens::new();
+    let rules = "[[channels]]\npattern = \"slow.*\"\nrate = \"2/s\"\n";
+    let sidecar = TestSidecar::with_config(&format!("{}{rules}", Tokens::config())).await;
+    let batch: Vec<_> = (0..6).map(|n| json!({"channel": "slow.a", "data": n})).collect();
+    let answer = sidecar.publish(&json!(batch)).await;
+    let codes: Vec<_> =
+        answer["results"].as_array().expect("results").iter().map(|entry| entry["code"].as_str()).collect();
+    assert_eq!(codes[..4], [None; 4]);
+    assert_eq!(codes[4..], [Some("rate_limited"); 2]);
+    let refused = sidecar.app().post_json("/v1/publish", &json!({"channel": "slow.a"})).await;
+    assert_eq!(refused.refusal(429), "rate_limited");
+    assert!(refused.header("retry-after").is_some());
+    assert_eq!(
+        sidecar.publish(&json!({"channel": "slow.b"})).await["status"],
+        "published",
+        "each has its own"
+    );
+    for _ in 0..50 {
+        assert_eq!(sidecar.publish(&json!({"channel": "fast"})).await["status"], "published");
+    }
+    let token = tokens.user("ann", &json!({"slow.*": ["pub"]}));
+    let mut client =
+        WebSocketClient::open(&sidecar.whereabouts().client(), &format!("/v1/ws?token={token}")).await;
+    let mut refused = 0;
+    for _ in 0..8 {
+        client.send(&json!({"type": "publish", "channel": "slow.c", "data": 1})).await;
+        let answer = client.next().await;
+        refused += usize::from(answer["code"] == "rate_limited");
+    }
+    assert!(refused >= 2, "{refused} of 8");
+    let metrics = sidecar.metrics().await;
+    assert!(metrics.sum("sidewire_errors_total", &[("code", "rate_limited")]) >= 4.0);
+}
+
+/// How long each of some events takes from its publish to a client, the slowest of a hundred left out.
+async fn delivery(sidecar: &TestSidecar, client: &mut WebSocketClient, count: usize) -> Duration {
+    let mut app = sidecar.app();
+    let mut times = Vec::new();
+    for n in 0..count {
+        let begin = Instant::now();
+        app.post_json("/v1/publish", &json!({"channel": "a", "data": n})).await.success();
+        assert_eq!(client.next_event().await["data"], n);
+        times.push(begin.elapsed());
+    }
+    times.sort_unstable();
+    times[count - 1 - count / 100]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_bad_handshakes_leave_a_good_client_undisturbed() {
+    let mut tokens = Tokens::new();
+    let config = format!(
+        "{}[client]\ntrusted_proxies = [\"127.0.0.1\"]\n[limits]\noffences_per_ip = 20\n",
+        Tokens::config()
+    );
+    let sidecar = TestSidecar::with_config(&config).await;
+    let address = sidecar.whereabouts().client();
+    let token = tokens.user("ann", &json!({"a": ["sub"]}));
+    let target = format!("/v1/ws?channel=a&token={token}");
+    let headers = [("X-Forwarded-For", "9.9.9.9")];
+    let (mut client, _) = WebSocketClient::open_with_welcome(&address, &target, &headers).await;
+    client.expect("subscribed").await;
+    let before = delivery(&sidecar, &mut client, 200).await;
+
+    let abuse = tokio::spawn(async move {
+        let mut refused = 0;
+        for n in 0..10_000u32 {
+            let from = format!("1.2.3.{}", n % 50);
+            let request = upgrade_request(
+                &address,
+                "/v1/ws?channel=a&token=x.y.z",
+                &format!("X-Forwarded-For: {from}\r\n"),
+            );
+            // A handshake that is only begun is abuse as well.
+            let whole = if n % 10 == 0 { &request[..request.len() / 2] } else { &request[..] };
+            let Ok(mut connection) = Connection::open(&address).await else { continue };
+            if connection.write(whole).await.is_ok() && n % 10 != 0 {
+                refused += usize::from(
+                    connection.read_head().await.is_ok_and(|head| matches!(head.status, 401 | 429)),
+                );
+            }
+        }
+        refused
+    });
+    let mut during = Duration::ZERO;
+    while !abuse.is_finished() {
+        during = during.max(delivery(&sidecar, &mut client, 100).await);
+    }
+    assert_eq!(abuse.await.expect("no panic"), 9_000, "each that was whole is refused");
+    // Both share the processors here with the abuse itself, which a node elsewhere would not.
+    assert!(during < before * 10 + Duration::from_millis(250), "{before:?} before, {during:?} meanwhile");
+    assert!(sidecar.resident_kib() < 200 * 1024, "{} KiB", sidecar.resident_kib());
+}

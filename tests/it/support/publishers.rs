@@ -1,0 +1,163 @@
+//! Apps that publish all the time, one event in a request, and measure how long each answer took.
+
+use super::http::HttpClient;
+use super::sidecar::Whereabouts;
+use super::wait::PATIENCE;
+use serde_json::json;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+/// Publishers of one node, each with a channel of its own, `<name>.<publisher>`, on which it counts from 0.
+pub(crate) struct Publishers {
+    pub(crate) name: String,
+    pub(crate) count: u64,
+    /// Of all together.
+    pub(crate) per_second: u64,
+    /// Whether the node is killed meanwhile: what it has not answered is then sent again, under the same id.
+    pub(crate) node_is_killed: bool,
+}
+
+/// Publishers at work.
+pub(crate) struct RunningPublishers {
+    name: String,
+    stop: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicU64>,
+    tasks: Vec<JoinHandle<Published>>,
+}
+
+/// What one publisher did.
+#[derive(Default)]
+struct Published {
+    /// It has published the numbers below this one.
+    count: u64,
+    queued: u64,
+    answered_in: Vec<Duration>,
+}
+
+/// What all of them did.
+pub(crate) struct PublishReport {
+    /// Each channel, with how many events it has: 0, 1, 2 …
+    pub(crate) channels: Vec<(String, u64)>,
+    pub(crate) queued: u64,
+    answered_in: Vec<Duration>,
+}
+
+impl Publishers {
+    pub(crate) fn start(self, whereabouts: Whereabouts) -> RunningPublishers {
+        let stop = Arc::new(AtomicBool::new(false));
+        let acknowledged = Arc::new(AtomicU64::new(0));
+        let every = Duration::from_secs_f64(self.count as f64 / self.per_second as f64);
+        let tasks = (0..self.count)
+            .map(|publisher| {
+                let publisher = Publisher {
+                    channel: format!("{}.{publisher}", self.name),
+                    every,
+                    node_is_killed: self.node_is_killed,
+                    stop: Arc::clone(&stop),
+                    acknowledged: Arc::clone(&acknowledged),
+                };
+                tokio::spawn(publisher.run(whereabouts.clone()))
+            })
+            .collect();
+        RunningPublishers { name: self.name, stop, acknowledged, tasks }
+    }
+}
+
+struct Publisher {
+    channel: String,
+    every: Duration,
+    node_is_killed: bool,
+    stop: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicU64>,
+}
+
+impl Publisher {
+    async fn run(self, whereabouts: Whereabouts) -> Published {
+        let mut done = Published::default();
+        let mut app = HttpClient::new(whereabouts.app());
+        let mut due = Instant::now();
+        while !self.stop.load(Ordering::Relaxed) {
+            let (channel, n) = (&self.channel, done.count);
+            let body = json!({"channel": channel, "id": format!("{channel}-{n}"), "data": {"n": n}});
+            let body = body.to_string();
+            let begin = Instant::now();
+            let answer = loop {
+                let headers = [("Content-Type", "application/json")];
+                let request = app.try_request("POST", "/v1/publish", &headers, body.as_bytes());
+                match timeout(PATIENCE, request).await {
+                    Ok(Ok(answer)) => break answer,
+                    Ok(Err(error)) if !self.node_is_killed => panic!("{channel} {n}: {error}"),
+                    Ok(Err(_)) => {
+                        assert!(begin.elapsed() < PATIENCE, "{channel} {n}: no answer");
+                        sleep(Duration::from_millis(5)).await;
+                        app = HttpClient::new(whereabouts.app());
+                    }
+                    Err(_) => panic!("{channel} {n}: no answer within {PATIENCE:?}"),
+                }
+            };
+            assert!(matches!(answer.status(), 200 | 202), "{channel} {n}: {}", answer.text());
+            let said = answer.json();
+            match said["status"].as_str() {
+                Some("published") => assert_eq!(answer.status(), 200, "{said}"),
+                Some("queued") => {
+                    assert_eq!(answer.status(), 202, "{said}");
+                    done.queued += 1;
+                }
+                // The first answer was lost with the node.
+                Some("duplicate") if self.node_is_killed => {}
+                _ => panic!("{channel} {n}: {said}"),
+            }
+            done.answered_in.push(begin.elapsed());
+            done.count += 1;
+            self.acknowledged.fetch_add(1, Ordering::Relaxed);
+            due += self.every;
+            sleep_until(due).await;
+        }
+        done
+    }
+}
+
+impl RunningPublishers {
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.acknowledged.load(Ordering::Relaxed)
+    }
+
+    /// Waits until so many more are acknowledged.
+    pub(crate) async fn go_on_for(&self, count: u64) {
+        let goal = self.acknowledged() + count;
+        super::wait::eventually(&format!("{count} more acknowledged events of {}", self.name), async || {
+            let failed = self.tasks.iter().any(JoinHandle::is_finished);
+            (failed || self.acknowledged() >= goal).then_some(())
+        })
+        .await;
+    }
+
+    /// Stops them after the event that each is about.
+    pub(crate) async fn stop(self) -> PublishReport {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut report = PublishReport { channels: Vec::new(), queued: 0, answered_in: Vec::new() };
+        for (publisher, task) in self.tasks.into_iter().enumerate() {
+            let done = task.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+            report.channels.push((format!("{}.{publisher}", self.name), done.count));
+            report.queued += done.queued;
+            report.answered_in.extend(done.answered_in);
+        }
+        report
+    }
+}
+
+impl PublishReport {
+    pub(crate) fn total(&self) -> u64 {
+        self.channels.iter().map(|(_, count)| count).sum()
+    }
+
+    /// So many of 1,000 answers came within the time that is given back.
+    pub(crate) fn answered_in(&self, of_thousand: usize) -> Duration {
+        let mut sorted = self.answered_in.clone();
+        sorted.sort();
+        sorted[(sorted.len() * of_thousand / 1_000).min(sorted.len() - 1)]
+    }
+}

@@ -1,0 +1,179 @@
+//! A client that stays, comes back when it is cut off, and remembers all that it was shown.
+
+use super::sidecar::Whereabouts;
+use super::wait::{PATIENCE, eventually};
+use super::websocket::{Ended, WebSocketClient};
+use serde_json::Value;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+
+/// An event as a client was shown it.
+#[derive(Clone, Debug)]
+pub(crate) struct Shown {
+    pub(crate) channel: String,
+    pub(crate) id: String,
+    pub(crate) number: u64,
+    /// None while it has no place in the log.
+    pub(crate) cursor: Option<String>,
+    /// Which of the client's connections it was, from 0 on.
+    pub(crate) connection: usize,
+}
+
+#[derive(Default)]
+struct Memory {
+    shown: Vec<Shown>,
+    /// What it was told about its cursor at each connection.
+    resumes: Vec<String>,
+    /// Ids of what was shown, once each.
+    distinct: HashSet<String>,
+}
+
+/// The client. Dropping it hangs up.
+pub(crate) struct Watcher {
+    who: String,
+    memory: Arc<Mutex<Memory>>,
+    task: JoinHandle<()>,
+}
+
+impl Watcher {
+    /// Watches from now on; subscribed when this returns.
+    pub(crate) async fn start(who: &str, whereabouts: Whereabouts, query: &str) -> Self {
+        Self::start_after(who, whereabouts, query, None).await
+    }
+
+    /// Watches from a cursor on.
+    pub(crate) async fn start_after(
+        who: &str,
+        whereabouts: Whereabouts,
+        query: &str,
+        cursor: Option<String>,
+    ) -> Self {
+        let memory = Arc::<Mutex<Memory>>::default();
+        let task = tokio::spawn(watch(whereabouts, query.to_owned(), cursor, Arc::clone(&memory)));
+        let watcher = Self { who: who.to_owned(), memory, task };
+        eventually("a subscription", async || (!watcher.resumes().is_empty()).then_some(())).await;
+        watcher
+    }
+
+    pub(crate) fn shown(&self) -> Vec<Shown> {
+        self.memory.lock().expect("no panic inside").shown.clone()
+    }
+
+    /// What it was told about its cursor at each connection.
+    pub(crate) fn resumes(&self) -> Vec<String> {
+        self.memory.lock().expect("no panic inside").resumes.clone()
+    }
+
+    /// How many different events it was shown.
+    pub(crate) fn count(&self) -> usize {
+        self.memory.lock().expect("no panic inside").distinct.len()
+    }
+
+    /// Waits until it was shown so many different events.
+    pub(crate) async fn sees(&self, count: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.count() < count {
+            if self.task.is_finished() || Instant::now() > deadline {
+                panic!("{}: {} events of {count}, {:?}", self.who, self.count(), self.resumes());
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Checks that of each channel it was shown exactly 0, 1, 2 … up to the count, in this order. A connection
+    /// shows nothing twice; one that comes after another may show again what had no cursor.
+    pub(crate) fn check(&self, channels: &[(String, u64)]) {
+        let shown = self.shown();
+        let mut next: HashMap<&str, u64> = HashMap::new();
+        let mut seen: HashMap<&str, usize> = HashMap::new();
+        for (at, event) in shown.iter().enumerate() {
+            if let Some(before) = seen.insert(&event.id, at) {
+                assert!(
+                    shown[before].connection != event.connection && shown[before].cursor.is_none(),
+                    "{}: {} was shown again, as number {at} after number {before}; around these: {:?} and {:?}",
+                    self.who,
+                    event.id,
+                    &shown[before.saturating_sub(2)..=before + 1],
+                    &shown[at - 2..=(at + 1).min(shown.len() - 1)],
+                );
+                continue;
+            }
+            let next = next.entry(&event.channel).or_default();
+            assert_eq!(event.number, *next, "{}: {} is not the next of its channel", self.who, event.id);
+            *next += 1;
+        }
+        for (channel, count) in channels {
+            let shown = next.get(&**channel).copied().unwrap_or_default();
+            assert_eq!(shown, *count, "{}: how many of {channel}", self.who);
+        }
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn watch(
+    whereabouts: Whereabouts,
+    query: String,
+    mut cursor: Option<String>,
+    memory: Arc<Mutex<Memory>>,
+) {
+    let mut connection = 0;
+    loop {
+        let target = match &cursor {
+            Some(cursor) => format!("/v1/ws?{query}&cursor={cursor}"),
+            None => format!("/v1/ws?{query}"),
+        };
+        let opened = WebSocketClient::try_open(&whereabouts.client(), &target, &[]).await;
+        let Ok(mut client) = opened else {
+            // The node is down, or on its way up.
+            sleep(Duration::from_millis(5)).await;
+            continue;
+        };
+        let ended = loop {
+            let message = match client.try_next().await {
+                Ok(message) => message,
+                Err(ended) => break ended,
+            };
+            let mut memory = memory.lock().expect("no panic inside");
+            match message["type"].as_str() {
+                Some("subscribed") => {
+                    // Whoever has seen nothing yet still has a place to go on from.
+                    let told = message["cursor"].as_str().expect("a subscription has a cursor");
+                    cursor.get_or_insert_with(|| told.to_owned());
+                    memory.resumes.push(message["resume"].as_str().expect("told of its cursor").to_owned());
+                }
+                Some("event") => {
+                    let shown = read(&message, connection);
+                    if let Some(place) = &shown.cursor {
+                        cursor = Some(place.clone());
+                    }
+                    memory.distinct.insert(shown.id.clone());
+                    memory.shown.push(shown);
+                }
+                _ => {}
+            }
+        };
+        if let Ended::Closed { code, .. } = ended {
+            assert!(code < 4100, "it may come back: {ended:?}");
+        }
+        connection += 1;
+    }
+}
+
+fn read(event: &Value, connection: usize) -> Shown {
+    let text = |key: &str| event[key].as_str().unwrap_or_else(|| panic!("no {key}: {event}")).to_owned();
+    Shown {
+        channel: text("channel"),
+        id: text("id"),
+        number: event["data"]["n"].as_u64().unwrap_or_default(),
+        cursor: event["cursor"].as_str().map(str::to_owned),
+        connection,
+    }
+}

@@ -1,0 +1,221 @@
+//! `nats-server`: one, and a cluster of three, with JetStream.
+
+use super::certificates::{Certificates, text};
+use super::process::{ServerProcess, free_port};
+use super::wait::{eventually, within};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tempfile::TempDir;
+
+/// How often a start is tried, each time on another port.
+const TRIES: usize = 5;
+
+/// `NATS_SERVER`, or what `make setup` has put into the cache, or one on the path.
+fn program() -> PathBuf {
+    if let Some(named) = std::env::var_os("NATS_SERVER") {
+        return named.into();
+    }
+    let cached = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/tools/nats/bin/nats-server");
+    if cached.exists() { cached } else { "nats-server".into() }
+}
+
+/// How a server is started: with JetStream, open to all, unless lines say otherwise.
+#[derive(Clone, Default)]
+pub(crate) struct NatsSetup {
+    lines: Vec<String>,
+    login: Option<(String, String)>,
+    certificates: Option<Arc<Certificates>>,
+    name: Option<String>,
+}
+
+impl NatsSetup {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// A line of its configuration file.
+    pub(crate) fn line(mut self, line: &str) -> Self {
+        self.lines.push(line.to_owned());
+        self
+    }
+
+    /// Nobody may do anything but this user, who may do everything.
+    pub(crate) fn only_user(mut self, user: &str, password: &str) -> Self {
+        self.login = Some((user.to_owned(), password.to_owned()));
+        self.line(&format!("authorization {{ user: \"{user}\", password: \"{password}\" }}"))
+    }
+
+    /// TLS alone, with the certificates' server key.
+    pub(crate) fn tls(mut self, certificates: Arc<Certificates>) -> Self {
+        let line = format!(
+            "tls {{ cert_file: \"{}\", key_file: \"{}\", ca_file: \"{}\" }}",
+            text(&certificates.path("server.pem")),
+            text(&certificates.path("server.key")),
+            text(&certificates.path("ca.pem")),
+        );
+        self.certificates = Some(certificates);
+        self.line(&line)
+    }
+
+    /// Its name among others, which JetStream in a cluster wants.
+    fn named(mut self, name: &str) -> Self {
+        self.name = Some(name.to_owned());
+        self
+    }
+
+    pub(crate) async fn start(self) -> NatsServer {
+        for _ in 0..TRIES {
+            let mut server = self.prepare(free_port());
+            if server.process.try_start().await {
+                return server;
+            }
+            eprintln!("{}", server.process.output());
+        }
+        panic!("nats-server does not start on any of {TRIES} ports");
+    }
+
+    fn prepare(&self, port: u16) -> NatsServer {
+        let directory = TempDir::with_prefix("sidewire-test-nats-").expect("a temporary directory");
+        let mut config = vec![
+            format!("listen: \"127.0.0.1:{port}\""),
+            format!(
+                "jetstream {{ store_dir: \"{}\", max_memory_store: 256MB, max_file_store: 1GB }}",
+                text(directory.path())
+            ),
+        ];
+        if let Some(name) = &self.name {
+            config.push(format!("server_name: {name}"));
+        }
+        config.extend(self.lines.iter().cloned());
+        let file = directory.path().join("nats.conf");
+        std::fs::write(&file, config.join("\n") + "\n").expect("the directory can be written");
+        let words = vec!["--config".to_owned(), text(&file)];
+        let process = ServerProcess::new(program(), words, directory.path(), port);
+        NatsServer { process, directory, login: self.login.clone(), tls: self.certificates.clone() }
+    }
+}
+
+/// One `nats-server`.
+pub(crate) struct NatsServer {
+    process: ServerProcess,
+    directory: TempDir,
+    login: Option<(String, String)>,
+    tls: Option<Arc<Certificates>>,
+}
+
+impl NatsServer {
+    /// With JetStream, open to all.
+    pub(crate) async fn start() -> Self {
+        NatsSetup::new().start().await
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.process.address()
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.address().port()
+    }
+
+    /// As a node's `bus.url`, without any password.
+    pub(crate) fn url(&self) -> String {
+        match self.tls {
+            None => format!("nats://{}", self.address()),
+            Some(_) => format!("tls://localhost:{}", self.port()),
+        }
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub(crate) fn output(&self) -> String {
+        self.process.output()
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    pub(crate) async fn stop(&mut self) {
+        self.process.stop().await;
+    }
+
+    pub(crate) fn freeze(&self) {
+        self.process.freeze();
+    }
+
+    pub(crate) fn thaw(&self) {
+        self.process.thaw();
+    }
+
+    /// Starts it again on its port and directory.
+    pub(crate) async fn start_again(&mut self) {
+        self.process.start().await;
+    }
+
+    /// Takes away what JetStream has stored, of a server that does not run.
+    pub(crate) fn lose_storage(&mut self) {
+        assert!(!self.process.runs(), "only a stopped server loses its storage");
+        let stored = self.directory.path().join("jetstream");
+        std::fs::remove_dir_all(stored).expect("JetStream has stored something");
+    }
+
+    /// A client of its own, for checks.
+    pub(crate) async fn client(&self) -> async_nats::Client {
+        assert!(self.tls.is_none(), "checks go to servers without TLS");
+        let options = match &self.login {
+            None => async_nats::ConnectOptions::new(),
+            Some((user, password)) => {
+                async_nats::ConnectOptions::with_user_and_password(user.clone(), password.clone())
+            }
+        };
+        within("a connection to NATS", options.connect(format!("nats://{}", self.address())))
+            .await
+            .unwrap_or_else(|error| panic!("{}: {error}", self.address()))
+    }
+
+    pub(crate) async fn jetstream(&self) -> async_nats::jetstream::Context {
+        async_nats::jetstream::new(self.client().await)
+    }
+}
+
+/// Three servers that know each other.
+pub(crate) struct NatsCluster {
+    pub(crate) servers: Vec<NatsServer>,
+}
+
+impl NatsCluster {
+    pub(crate) async fn start() -> Self {
+        let ports = [free_port(), free_port(), free_port()];
+        let routes: Vec<String> = ports.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
+        let mut servers = Vec::new();
+        for (at, port) in ports.iter().enumerate() {
+            let cluster =
+                format!("cluster {{ name: test, listen: \"127.0.0.1:{port}\", routes: {routes:?} }}");
+            servers.push(NatsSetup::new().named(&format!("server-{at}")).line(&cluster).start().await);
+        }
+        let all = Self { servers };
+        eventually("JetStream has a leader", async || {
+            let info = all.servers[0].jetstream().await.query_account().await;
+            info.is_ok().then_some(())
+        })
+        .await;
+        all
+    }
+
+    /// As a node's `bus.url`.
+    pub(crate) fn url(&self) -> String {
+        let hosts: Vec<String> = self.servers.iter().map(|one| one.address().to_string()).collect();
+        format!("nats://{}", hosts.join(","))
+    }
+
+    /// Which server leads a stream.
+    pub(crate) async fn leader(&self, stream: &str) -> usize {
+        let stream = self.servers[0].jetstream().await.get_stream(stream).await.expect("the stream exists");
+        let leader = stream.cached_info().cluster.as_ref().and_then(|cluster| cluster.leader.clone());
+        let leader = leader.expect("a stream of a cluster has a leader");
+        leader.strip_prefix("server-").and_then(|at| at.parse().ok()).expect("a name of ours")
+    }
+}
