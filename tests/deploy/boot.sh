@@ -8,7 +8,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 binary=$(realpath "${1:?"usage: boot.sh BINARY"}")
 work=$(mktemp -d)
 group=$(awk '$3 == "cgroup2" { print $2; exit }' /proc/mounts)/sidewire-boot-$$
-trap 'rmdir "$group" 2>/dev/null || true; rm -rf "$work"' EXIT
+# With its systemd gone the groups below are empty.
+trap 'find "$group" -depth -type d -exec rmdir {} \; ; rm -rf "$work"' EXIT
 mkdir -p "$work"/{root,layers,share} "$group"
 cp "$binary" "$here"/../../systemd/* "$here/boot_inside.sh" "$work/share/"
 

@@ -15,15 +15,17 @@ SCHEMA = ROOT / "helm/sidewire/values.schema.json"
 EXAMPLE = ROOT / "config.toml.example"
 
 DURATION = re.compile(r"^\d+(ms|s|m|h|d)$")
-SIZE = re.compile(r"^\d+(B|KB|MB|GB|KiB|MiB|GiB)$")
+SIZES = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9]+ ?([KMGT]i?)?B$"}]}
 # A key that holds a secret itself is given by reference (`secrets`), never in the values.
 SECRET = re.compile(r"(^|_)(secret|password|token|key)$")
 # A listener may have several addresses; what else may be a list has one as its default.
 LISTS = {"listen"}
 
 
-def kind(value):
+def kind(name, value):
     """The schema of values of the same kind as the default of a key."""
+    if "bytes" in name:
+        return SIZES
     if value in ("true", "false"):
         return {"type": "boolean"}
     if re.fullmatch(r"-?\d+", value):
@@ -35,8 +37,6 @@ def kind(value):
     text = value.strip('"')
     if DURATION.match(text):
         return {"type": "string", "pattern": r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d) ?)+$"}
-    if SIZE.match(text):
-        return {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9]+ ?([KMGT]i?)?B$"}]}
     return {"type": "string"}
 
 
@@ -60,7 +60,7 @@ def configuration():
                 place = place[step]["properties"]
             sample = place.setdefault(name, {"type": "array", "items": table({})})["items"]["properties"]
         elif sample is not None and (found := re.fullmatch(r"#   ([a-z_]+) = (\S.*?)( +#.*)?", line)):
-            sample.setdefault(found[1], kind(found[2]))
+            sample.setdefault(found[1], kind(found[1], found[2]))
         elif (found := re.fullmatch(r"# ([a-z_]+) = (\S.*)", line)) and section is not None:
             name, sample = found[1], None
             if name in LISTS:
@@ -68,7 +68,7 @@ def configuration():
             elif SECRET.search(name):
                 continue
             else:
-                section.setdefault(name, kind(found[2]))
+                section.setdefault(name, kind(name, found[2]))
         elif not line.startswith("#"):
             sample = None
     url = sections["bus"]["properties"]["url"]

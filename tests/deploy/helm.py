@@ -7,6 +7,7 @@ and Sidewire.
 Wants the packages kubernetes-validate and PyYAML.
 """
 
+import os
 import pathlib
 import shutil
 import subprocess
@@ -80,6 +81,44 @@ CASES = [
         },
         {"StatefulSet", "Ingress", "HorizontalPodAutoscaler", "ServiceMonitor", "PrometheusRule"},
     ),
+    *[
+        (
+            f"gateway on {url.partition(':')[0]}",
+            {
+                "mode": "gateway",
+                "config": {"bus": {"url": url, **more}, "auth": {"issuer": ["https://id.example.com"]}},
+                "secrets": [{"key": "auth.secret_file", "secret": "issuer", "entry": "secret"}, *secrets],
+            },
+            {"StatefulSet"},
+        )
+        for url, more, secrets in [
+            ("redis://redis:6379/0", {"mode": "stream"}, []),
+            ("rediss://redis:6379/0", {}, [{"key": "bus.password_file", "secret": "redis", "entry": "password"}]),
+            ("redis+sentinel://a,b,c/mymaster", {}, []),
+            ("redis+cluster://a,b,c", {}, []),
+            ("nats://nats:4222", {"replicas": 3}, []),
+            ("tls://nats:4222", {}, [{"key": "bus.credentials_file", "secret": "nats", "entry": "sidewire.creds"}]),
+        ]
+    ],
+    (
+        "gateway with TLS and the app's sessions",
+        {
+            "mode": "gateway",
+            "gateway": {"replicas": 1},
+            "config": {
+                "auth": {
+                    "webhook": {"url": "https://app.example.com/sidewire", "timeout": "1s"},
+                    "anonymous": {"news.>": ["sub", "history"]},
+                }
+            },
+            "secrets": [
+                {"key": f"{listener}.tls_{part}_file", "secret": "tls", "entry": f"tls.{entry}"}
+                for listener in ("client", "admin")
+                for part, entry in (("cert", "crt"), ("key", "key"))
+            ],
+        },
+        {"StatefulSet"},
+    ),
     ("daemonset by port", {"mode": "daemonset", **MONITORED}, {"DaemonSet", "PodMonitor"}),
     ("daemonset by socket", {"mode": "daemonset", "daemonset": {"access": "socket"}}, {"DaemonSet"}),
     (
@@ -97,6 +136,11 @@ REFUSED = [
     ("a value of the wrong kind", {"config": {"log": {"compress": "yes"}}}, "compress"),
     ("a duration without a unit", {"config": {"log": {"ttl": "15"}}}, "ttl"),
     ("a password in the values", {"config": {"bus": {"url": "redis://user:secret@host"}}}, "url"),
+    (
+        "an issuer without a key",
+        {"mode": "gateway", "gateway": {"replicas": 1}, "config": {"auth": {"issuer": ["https://id.example.com"]}}},
+        "allow_anonymous",
+    ),
     ("an unknown mode", {"mode": "deployment"}, "mode"),
     ("clients that nobody identifies", {"mode": "gateway", "gateway": {"replicas": 1}}, "allow_anonymous"),
     ("several gateways without a bus", {"mode": "gateway", **ANONYMOUS}, "config.bus.url"),
@@ -116,13 +160,13 @@ EXCEPTIONS = {
 }
 
 
-def run(*words, input=None):
-    done = subprocess.run([str(word) for word in words], input=input, capture_output=True, text=True)
+def run(*words, input=None, env=None):
+    done = subprocess.run([str(word) for word in words], input=input, env=env, capture_output=True, text=True)
     return done.returncode, done.stdout, done.stderr
 
 
-def must(*words, input=None):
-    code, out, err = run(*words, input=input)
+def must(*words, input=None, env=None):
+    code, out, err = run(*words, input=input, env=env)
     if code != 0:
         sys.exit(f"{' '.join(map(str, words))}:\n{out}{err}")
     return out
@@ -169,10 +213,17 @@ def check_configuration(name, sidewire, documents, values):
             else:
                 for key, value in keys.items():
                     assert parsed[section][key] == value, (name, section, key, parsed)
-        with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+        with tempfile.NamedTemporaryFile("w", suffix=".toml") as file, tempfile.NamedTemporaryFile("w") as secret:
             file.write(text)
             file.flush()
-            must(sidewire, "check-config", file.name)
+            secret.write("0123456789abcdef0123456789abcdef")
+            secret.flush()
+            # As in the pod: what is secret comes by the environment.
+            env = {name: value for name, value in os.environ.items() if not name.startswith("SIDEWIRE_")}
+            for entry in values.get("secrets", []):
+                value = secret.name if entry["key"].endswith("_file") else "redis://user:password@redis:6379/0"
+                env["SIDEWIRE_" + entry["key"].replace(".", "__").upper()] = value
+            must(sidewire, "check-config", file.name, env=env)
         return
     sys.exit(f"{name}: no configuration among {[document['kind'] for document in documents]}")
 
@@ -200,6 +251,8 @@ def check_containers(name, documents):
                 assert container.get("readinessProbe", {}).get("httpGet", {}).get("path") in (None, "/readyz"), name
                 ports = {port["name"] for port in container["ports"]}
                 assert container["livenessProbe"]["httpGet"]["port"] in ports, name
+                secure = any("admin.tls" in variable["name"].lower().replace("__", ".") for variable in container.get("env", []))
+                assert container["livenessProbe"]["httpGet"]["scheme"] == ("HTTPS" if secure else "HTTP"), name
         sidecars = [container for container in pod.get("initContainers", []) if container["name"] == "sidewire"]
         assert all(sidecar["restartPolicy"] == "Always" for sidecar in sidecars), name
 

@@ -70,8 +70,8 @@ def haproxy(directory, port, upstream):
 
 def caddy(directory, port, upstream):
     changes = {f"\n{NAME} {{": f"\n{NAME}:{port} {{\n\tbind 127.0.0.1", "127.0.0.1:7080": upstream, "/etc/sidewire": directory}
-    options = "{\n\tadmin off\n\tauto_https disable_redirects\n}\n"
-    (directory / "Caddyfile").write_text(options + configured("Caddyfile", changes))
+    changes["grace_period 10s"] = "grace_period 1s\n\tadmin off\n\tauto_https disable_redirects"
+    (directory / "Caddyfile").write_text(configured("Caddyfile", changes))
     env = os.environ | {"HOME": str(directory), "XDG_DATA_HOME": str(directory), "XDG_CONFIG_HOME": str(directory)}
     words = ["caddy", "run", "--adapter", "caddyfile", "--config", directory / "Caddyfile"]
     return ["caddy", "validate", *words[2:]], words, env
@@ -215,6 +215,16 @@ def check_restart(edge, node, restart):
     return node
 
 
+def check_nobody(edge):
+    """No node is there: no answer either, as an EventSource would take that for the last word."""
+    try:
+        with edge.request("/v1/sse?channel=n") as stream:
+            answer = read_all(stream)
+    except OSError:
+        return
+    assert answer == b"", answer
+
+
 def check_address(start, directory):
     """What a node is told of the client's address: the true one, whatever the client says."""
     told = []
@@ -302,9 +312,11 @@ def main():
                 with start(directory, client) as edge:
                     check_transports(edge, nodes[-1])
                     check_restart(edge, nodes[-1], restart)
+                    nodes[-1].end()
+                    check_nobody(edge)
             finally:
                 nodes[-1].end()
-        print(f"proxy {proxy.__name__}: TLS, WebSocket, SSE, stream, long-poll, addresses, two restarts")
+        print(f"proxy {proxy.__name__}: TLS, WebSocket, SSE, stream, long-poll, addresses, two restarts, no node")
     print("proxies passed: 3")
 
 

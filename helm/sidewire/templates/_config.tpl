@@ -24,8 +24,9 @@
 {{- $keys := list -}}
 {{- range .Values.secrets }}{{ $keys = append $keys .key }}{{ end -}}
 {{- if not (hasPrefix "127." (toString $config.client.listen)) -}}
-{{- $asked := or $config.client.allow_anonymous $config.auth -}}
-{{- range $keys }}{{ if hasPrefix "auth." . }}{{ $asked = true }}{{ end }}{{ end -}}
+{{- $auth := default dict $config.auth -}}
+{{- $asked := or $config.client.allow_anonymous $auth.jwks_url $auth.public_key_file $auth.secret_file (dig "webhook" "url" "" $auth) -}}
+{{- range $keys }}{{ if has . (list "auth.secret" "auth.secret_file" "auth.public_key_file") }}{{ $asked = true }}{{ end }}{{ end -}}
 {{- if not $asked -}}
 {{- fail "clients would be served without being asked who they are: configure config.auth, or set config.client.allow_anonymous: true to serve everybody who connects" -}}
 {{- end -}}

@@ -22,6 +22,9 @@ sidewire/config: {{ include "sidewire.configText" . | sha256sum }}
 {{- $daemonset := eq .Values.mode "daemonset" -}}
 {{- $readiness := .Values.probes.readiness -}}
 {{- if kindIs "invalid" $readiness }}{{ $readiness = ne .Values.mode "sidecar" }}{{ end -}}
+{{- $scheme := "HTTP" -}}
+{{- if dig "admin" "tls_cert_file" "" .Values.config }}{{ $scheme = "HTTPS" }}{{ end -}}
+{{- range .Values.secrets }}{{ if eq .key "admin.tls_cert_file" }}{{ $scheme = "HTTPS" }}{{ end }}{{ end -}}
 image: {{ include "sidewire.image" . }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 args: [run, --config, /etc/sidewire/sidewire.toml]
@@ -60,16 +63,16 @@ ports:
   {{- end }}
 # Opening a large log after a crash takes time.
 startupProbe:
-  httpGet: {path: /healthz, port: sw-admin}
+  httpGet: {path: /healthz, port: sw-admin, scheme: {{ $scheme }}}
   periodSeconds: 1
   failureThreshold: 120
 livenessProbe:
-  httpGet: {path: /healthz, port: sw-admin}
+  httpGet: {path: /healthz, port: sw-admin, scheme: {{ $scheme }}}
   periodSeconds: 10
   timeoutSeconds: 5
 {{- if $readiness }}
 readinessProbe:
-  httpGet: {path: /readyz, port: sw-admin}
+  httpGet: {path: /readyz, port: sw-admin, scheme: {{ $scheme }}}
   periodSeconds: 3
   timeoutSeconds: 2
 {{- end }}
