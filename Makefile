@@ -102,6 +102,7 @@ bench: ## measure beside the floor and nginx + Nchan; QUICK=1 for a short versio
 	cargo build --release --locked
 	cargo build --release --locked --features bare-hyper --manifest-path benches/loadgen/Cargo.toml
 	python3 benches/compare/run.py $(if $(QUICK),--quick) $(BENCH)
+	$(if $(BENCH),,cargo bench --locked --bench bus)
 
 fuzz: ## feed every parser with noise for FUZZ_SECONDS each
 	cd fuzz && for target in $$(cargo +nightly fuzz list); do \
