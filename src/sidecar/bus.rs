@@ -61,7 +61,11 @@ pub(super) async fn start(
     order: &Order,
     metrics: &Arc<Metrics>,
 ) -> Result<Arc<dyn Bus>, StartError> {
-    let Some(mode) = config.bus.mode() else { return Ok(Arc::new(Memory::new(inflow))) };
+    let Some(mode) = config.bus.mode() else {
+        // Within this process there is no link that could break.
+        metrics.bus.connected.set(1);
+        return Ok(Arc::new(Memory::new(inflow)));
+    };
     let dir = config.log.dir.join("outbox");
     let limits = Limits { max_bytes: config.queue.max_bytes.0, max_age: config.queue.max_age };
     let outbox = tokio::task::spawn_blocking(move || Outbox::open(&dir, limits))
