@@ -67,6 +67,8 @@ pub struct Metrics {
     pub published_bytes: IntCounter,
     /// Publishes whose id was known.
     pub duplicates: IntCounter,
+    /// Fields that were stripped from events, by rules of channels.
+    pub redacted_fields: IntCounter,
     /// From the parsed request to its answer.
     pub publish_seconds: Histogram,
     /// From the acceptance of an event to its write to a socket, of a sample of the deliveries.
@@ -206,6 +208,11 @@ impl Metrics {
             published_events: counter(&registry, "published_events_total", "Events accepted"),
             published_bytes: counter(&registry, "published_bytes_total", "Payload bytes of accepted events"),
             duplicates: counter(&registry, "duplicates_total", "Publishes whose id was known already"),
+            redacted_fields: counter(
+                &registry,
+                "redacted_fields_total",
+                "Fields stripped from events by the rules of channels",
+            ),
             publish_seconds: histogram(
                 &registry,
                 "publish_duration_seconds",

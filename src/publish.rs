@@ -5,6 +5,7 @@ use crate::bus::{Bus, Outcome, Receipt, Refused, Stamped};
 use crate::event::{Channel, Draft, Event, EventId, Position, UnixMs};
 use crate::log::Log;
 use crate::metrics::Metrics;
+use crate::redact::{Opaque, Redactor};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -37,6 +38,7 @@ pub struct Publisher {
     bus: Arc<dyn Bus>,
     log: Log,
     metrics: Arc<Metrics>,
+    redactor: Redactor,
     timeout: Duration,
 }
 
@@ -53,8 +55,20 @@ pub struct Published {
 
 impl Publisher {
     /// A publisher that waits at most `timeout` for an answer.
-    pub fn new(bus: Arc<dyn Bus>, log: Log, metrics: Arc<Metrics>, timeout: Duration) -> Self {
-        Self { bus, log, metrics, timeout }
+    pub fn new(
+        bus: Arc<dyn Bus>,
+        log: Log,
+        metrics: Arc<Metrics>,
+        redactor: Redactor,
+        timeout: Duration,
+    ) -> Self {
+        Self { bus, log, metrics, redactor, timeout }
+    }
+
+    /// Whether the fields that are to be stripped from a draft can be told. If not, nothing is left of its data
+    /// when it is published all the same.
+    pub fn check(&self, draft: &Draft) -> Result<(), Opaque> {
+        self.redactor.check(&draft.channel, &draft.data)
     }
 
     /// Publishes drafts in order; one entry each comes back, in the same order. All of them are refused or
@@ -67,7 +81,12 @@ impl Publisher {
         let mut stamped = Vec::with_capacity(drafts.len());
         // For `ack=none`, whose publisher does not wait until the replica has looked at the ids.
         let mut known: Vec<Option<Position>> = Vec::new();
-        for (index, draft) in drafts.into_iter().enumerate() {
+        for (index, mut draft) in drafts.into_iter().enumerate() {
+            // Before anybody else sees it: the bus, the disk, clients.
+            let stripped = self.redactor.strip(&draft.channel, &mut draft.data);
+            if stripped > 0 {
+                self.metrics.redacted_fields.inc_by(stripped);
+            }
             let id_given = draft.id.is_some();
             let id = draft.id.unwrap_or_else(EventId::fresh);
             names.push((id.clone(), draft.channel.clone()));

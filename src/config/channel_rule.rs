@@ -5,9 +5,13 @@ use super::problem::Problem;
 use super::rate::PerSecond;
 use super::setting::{Setting, TableReader};
 use crate::event::Pattern;
+use crate::redact::RedactPath;
 use serde_json::Value as Json;
 use std::num::NonZeroU64;
 use std::time::Duration;
+
+/// Most paths of one rule: each is looked for at every field of an event.
+const MOST_REDACTED: usize = 64;
 
 /// One `[[channels]]`. Of all rules the first whose pattern fits a channel counts.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -24,10 +28,12 @@ pub struct ChannelRule {
     pub publish: Option<bool>,
     /// How many events a second go to one channel, with bursts of twice as many; more are refused.
     pub rate: Option<PerSecond>,
+    /// Fields that are stripped from the data before anything else happens to it.
+    pub redact: Vec<RedactPath>,
 }
 
 impl ChannelRule {
-    const KEYS: [&'static str; 6] = ["pattern", "ttl", "max_events", "store", "publish", "rate"];
+    const KEYS: [&'static str; 7] = ["pattern", "ttl", "max_events", "store", "publish", "rate", "redact"];
 }
 
 impl Setting for ChannelRule {
@@ -40,6 +46,7 @@ impl Setting for ChannelRule {
         let max_events: Option<u64> = table.optional("max_events");
         let publish = table.optional("publish");
         let rate = table.optional("rate");
+        let redact: Vec<RedactPath> = table.optional("redact").unwrap_or_default();
         let store = table.optional("store").unwrap_or(true);
         if ttl.is_some_and(|ttl| ttl.is_zero()) {
             table.refuse("ttl", "keeps nothing; write store = false, or leave it out for log.ttl");
@@ -50,8 +57,11 @@ impl Setting for ChannelRule {
         if !store && (ttl.is_some() || max_events.is_some()) {
             table.refuse("store", "is false, so nothing is kept; remove ttl and max_events, or store");
         }
+        if redact.len() > MOST_REDACTED {
+            table.refuse("redact", &format!("has too many paths; write at most {MOST_REDACTED}"));
+        }
         let max_events = max_events.and_then(NonZeroU64::new);
-        table.finish(pattern.map(|pattern| Self { pattern, ttl, max_events, store, publish, rate }))
+        table.finish(pattern.map(|pattern| Self { pattern, ttl, max_events, store, publish, rate, redact }))
     }
 
     fn show(&self) -> Json {
@@ -69,6 +79,9 @@ impl Setting for ChannelRule {
         }
         if let Some(rate) = &self.rate {
             shown.insert("rate".into(), rate.show());
+        }
+        if !self.redact.is_empty() {
+            shown.insert("redact".into(), self.redact.show());
         }
         shown.into()
     }

@@ -9,7 +9,7 @@ use crate::publish::{Ack, Published};
 use crate::server::access::Access;
 use crate::server::client_publish::sign;
 use crate::server::error::ApiError;
-use crate::server::publish::error_code;
+use crate::server::publish::{check, error_code};
 
 impl Session {
     /// Begins to publish the event of a message.
@@ -21,7 +21,7 @@ impl Session {
         let settings = self.node.settings();
         let draft = read_message(message, &settings.intake).and_then(|mut draft| {
             sign(&self.node, &settings, &self.access, &self.registration, &mut draft)?;
-            self.node.rates.check(&settings, &draft).map(|()| draft)
+            check(&self.node, &settings, &draft).map(|()| draft)
         });
         let mut draft = match draft {
             Ok(draft) => draft,
