@@ -68,6 +68,9 @@ pub(super) fn recover(
     let meta = stored.unwrap_or_else(Meta::fresh);
     let names = directory.names().map_err(|error| OpenError::io(dir, error))?;
     keys::check(dir, &names, &options.keyring)?;
+    if access == Access::Full {
+        directory.sweep().map_err(|error| OpenError::io(dir, error))?;
+    }
     let mut ids = Ids::new(meta.seed, options.id_window, options.id_limit);
     let mut eras = Eras::read(dir);
     let mut chain = Chain {
