@@ -128,7 +128,13 @@ impl App {
         let entry = Entry { connection: connection.as_deref(), user: user.as_deref(), ..Entry::new(action) };
         let disconnected = match (asked.connection, asked.user, asked.jti) {
             (Some(connection), None, None) => usize::from(registry.disconnect(&connection)),
-            (None, Some(user), None) => registry.disconnect_all(Whom::User(&user), CloseReason::Disconnected),
+            (None, Some(user), None) => {
+                // First, so that nobody comes back by what the app said before.
+                if let Some(authority) = &settings.authority {
+                    authority.forget_sessions(&user);
+                }
+                registry.disconnect_all(Whom::User(&user), CloseReason::Disconnected)
+            }
             (None, None, Some(id)) => self.revoke(&id, asked.exp).await?,
             _ => {
                 return Err(ApiError::parameter(
