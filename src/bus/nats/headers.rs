@@ -122,6 +122,7 @@ mod tests {
             expiry: Expiry::At(9),
             exclude: Some(ConnectionId::parse("\"c").unwrap()),
             from: None,
+            way: None,
         };
         let parcel = Parcel::Event { event: Arc::new(event.clone()), origin: Origin(1), sequence: 2 };
         let (fields, payload) = envelope::fields(&parcel);
