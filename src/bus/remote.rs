@@ -102,6 +102,10 @@ impl Bus for Remote {
         self.shared.close();
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn status(&self) -> BusStatus {
         let outbox = self.outbox.status();
         let (held_events, held_bytes) = self.shared.held();

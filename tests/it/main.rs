@@ -81,6 +81,8 @@ mod bad_peers;
 mod bus_access;
 /// A node that was off reads on; one that comes too late says so.
 mod bus_catch_up;
+/// Who is cut off or revoked on one node is so on every node.
+mod bus_control;
 /// Each event once and in one order, whatever the bus does with it.
 mod bus_exactly_once;
 /// The bus loses what it has, or another server takes over.

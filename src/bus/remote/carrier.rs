@@ -281,7 +281,7 @@ impl<S: Sender> Carrier<S> {
     }
 
     async fn show_early(&mut self, direct: &Direct) {
-        if self.shows_early {
+        if self.shows_early && !direct.event.channel.is_reserved() {
             let (event, number) = (direct.event.clone(), direct.number);
             self.inflow.push_when_room(Arriving::Early { event, number }).await;
         }

@@ -121,6 +121,9 @@ impl<B: Backend> Link<B> {
     /// Takes up what the bus has become since this node was last on it.
     async fn begin(&mut self, opened: Opened<B>) -> io::Result<B::Tail> {
         let Opened { sender, tail, epoch, start } = opened;
+        if start != Start::Continues {
+            self.landing.note_missed_controls();
+        }
         match start {
             Start::Continues => {}
             Start::Gap { up_to } => {
@@ -291,11 +294,16 @@ impl<B: Backend> Link<B> {
         let place = position.map(|position| self.landing.local(position));
         // Read again after a restart, so that repetitions are known: the log has it.
         let in_log = place.is_some_and(|place| place <= self.reader.landed);
+        let reserved = event.channel.is_reserved();
         let wanted = self.interest.as_ref().is_none_or(|interest| interest.matches(&event.channel));
         if repeated {
             self.shared.metrics.bus.duplicates_dropped.inc();
         }
-        if repeated || in_log || !wanted {
+        if repeated || in_log || !wanted || reserved {
+            // A control of this node was followed before it was sent.
+            if reserved && !repeated && !in_log && own.is_none() {
+                self.follow_control(event).await;
+            }
             if let Some(own) = own {
                 self.note_return(own);
             }
@@ -328,6 +336,17 @@ impl<B: Backend> Link<B> {
         self.inflow.push_from_bus(event, slot, accepted, placed).await;
         if let Some(own) = own {
             self.note_return(own);
+        }
+    }
+
+    /// Does what another node asks for, before anything that follows it is handed on: once that is in the log, this is
+    /// not read again.
+    async fn follow_control(&mut self, event: Event) {
+        let landing = self.landing.clone();
+        let followed = tokio::task::spawn_blocking(move || landing.control(&event)).await;
+        if matches!(followed, Ok(false)) {
+            self.shared.metrics.bus.malformed.inc();
+            self.complain("a word to all nodes that this Sidewire does not know");
         }
     }
 
