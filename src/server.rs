@@ -34,6 +34,7 @@ mod request;
 mod request_subscription;
 mod stream;
 mod tls;
+mod trace;
 mod websocket;
 
 pub use admin::Admin;
