@@ -35,6 +35,7 @@ mod request;
 mod request_subscription;
 mod stream;
 mod tls;
+mod trace;
 mod websocket;
 
 pub use admin::Admin;

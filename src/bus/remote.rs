@@ -17,10 +17,10 @@ pub use landing::Landing;
 pub use shared::State;
 
 use super::backend::{Backend, Origin};
-use super::{Bus, BusStatus, Inflow, Refused, Stamped};
-use crate::event::{Interest, Position};
+use super::{Bus, BusStatus, Inflow, OffBus, Refused, Stamped};
+use crate::event::{EventId, Interest, Position};
 use crate::metrics::Metrics;
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, ReadError};
 use carrier::Carrier;
 use link::{Link, Reader};
 use shared::Shared;
@@ -123,6 +123,10 @@ impl Bus for Remote {
             held_bytes,
             lag: self.shared.lag(),
         }
+    }
+
+    fn seek(&self, id: &EventId) -> Result<OffBus, ReadError> {
+        Ok(OffBus { sought: self.outbox.seek(id)?, origin: Some(self.shared.origin) })
     }
 }
 

@@ -115,5 +115,7 @@ mod looking_inside;
 mod operations;
 /// Ready, reloading, stopping and the watchdog as systemd hears them; sockets that it passes.
 mod systemd;
+/// What became of one event: `/v1/trace`, and the command.
+mod trace;
 /// What older versions left behind.
 mod upgrade;
