@@ -213,9 +213,13 @@ impl NatsCluster {
 
     /// Which server leads a stream.
     pub(crate) async fn leader(&self, stream: &str) -> usize {
-        let stream = self.servers[0].jetstream().await.get_stream(stream).await.expect("the stream exists");
-        let leader = stream.cached_info().cluster.as_ref().and_then(|cluster| cluster.leader.clone());
-        let leader = leader.expect("a stream of a cluster has a leader");
-        leader.strip_prefix("server-").and_then(|at| at.parse().ok()).expect("a name of ours")
+        eventually("a stream with a leader", async || self.try_leader(stream).await).await
+    }
+
+    /// The same; none while there is none, or nobody who says.
+    pub(crate) async fn try_leader(&self, stream: &str) -> Option<usize> {
+        let stream = self.servers[0].jetstream().await.get_stream(stream).await.ok()?;
+        let leader = stream.cached_info().cluster.as_ref()?.leader.clone()?;
+        Some(leader.strip_prefix("server-").and_then(|at| at.parse().ok()).expect("a name of ours"))
     }
 }
