@@ -1,10 +1,11 @@
 //! JetStream while many publish: its consumers are taken away, its stream gets another leader, entries come again.
 
-use crate::servers::NatsCluster;
+use crate::servers::{NatsCluster, NatsSetup};
 use crate::support::{
     BusKind, Fleet, Publishers, RunningPublishers, TestSidecar, Watcher, bus_config_at, eventually,
 };
 use futures_util::StreamExt as _;
+use serde_json::json;
 
 const STREAM: &str = "SIDEWIRE_default";
 
@@ -134,5 +135,34 @@ async fn messages_that_come_again_are_dropped_and_counted() {
     watcher.check(&[("again".to_owned(), 25)]);
     for node in &fleet.nodes {
         assert_eq!(node.metrics().await.sum("sidewire_bus_duplicates_dropped_total", &[]), 20.);
+    }
+}
+
+#[tokio::test]
+async fn a_jetstream_that_is_full_is_named_and_publishes_wait_until_there_is_room() {
+    let nats = NatsSetup::new().most_stored("2MB").start().await;
+    let config = bus_config_at(&nats.url(), "jetstream", "", "");
+    let nodes = [TestSidecar::with_config(&config).await, TestSidecar::with_config(&config).await];
+    nodes[0].publish_until("published", "ready").await;
+    let mut published = 0;
+    let mut queued = 0;
+    while queued < 20 {
+        assert!(published < 1_000, "2 MB hold no {published} events of 10 kB");
+        let event = json!({"channel": "full", "data": {"n": published, "x": "y".repeat(10_000)}});
+        queued += u64::from(nodes[0].publish(&event).await["status"] == "queued");
+        published += 1;
+    }
+    eventually("readiness says why", async || {
+        let answer = nodes[0].admin().get("/readyz").await;
+        let reason = answer.json()["checks"]["bus"].as_str().unwrap_or_default().to_owned();
+        (answer.status() == 503 && reason.contains("takes nothing now")).then_some(())
+    })
+    .await;
+    let stream = nats.jetstream().await.get_stream(STREAM).await.expect("it is there");
+    stream.purge().await.expect("it can be purged");
+    for node in &nodes {
+        let kept = node.wait_for_events("channel=full", published as usize).await;
+        assert_eq!(crate::support::numbers(&kept), (0..published).collect::<Vec<_>>());
+        node.ready().await;
     }
 }

@@ -27,6 +27,7 @@ pub(crate) struct NatsSetup {
     login: Option<(String, String)>,
     certificates: Option<Arc<Certificates>>,
     name: Option<String>,
+    most_stored: Option<&'static str>,
 }
 
 impl NatsSetup {
@@ -58,6 +59,12 @@ impl NatsSetup {
         self.line(&line)
     }
 
+    /// How much JetStream stores, such as `1MB`.
+    pub(crate) fn most_stored(mut self, bytes: &'static str) -> Self {
+        self.most_stored = Some(bytes);
+        self
+    }
+
     /// Its name among others, which JetStream in a cluster wants.
     fn named(mut self, name: &str) -> Self {
         self.name = Some(name.to_owned());
@@ -80,8 +87,9 @@ impl NatsSetup {
         let mut config = vec![
             format!("listen: \"127.0.0.1:{port}\""),
             format!(
-                "jetstream {{ store_dir: \"{}\", max_memory_store: 256MB, max_file_store: 1GB }}",
-                text(directory.path())
+                "jetstream {{ store_dir: \"{}\", max_memory_store: 256MB, max_file_store: {} }}",
+                text(directory.path()),
+                self.most_stored.unwrap_or("1GB"),
             ),
         ];
         if let Some(name) = &self.name {
