@@ -112,7 +112,9 @@ impl Bus for Remote {
         BusStatus {
             trouble: match self.shared.state() {
                 State::Connecting => Some(format!("connecting to {}", self.name)),
-                State::Connected => None,
+                State::Connected => {
+                    self.shared.refused_why().map(|why| format!("{} takes no events: {why}", self.name))
+                }
                 State::Away(why) => Some(format!("{}: {why}", self.name)),
             },
             outbox_takes: self.shared.outbox_takes(),

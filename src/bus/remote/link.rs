@@ -228,6 +228,8 @@ impl<B: Backend> Link<B> {
                     }
                 }
                 Ok(Err(error)) => return End::Broken(error.to_string()),
+                // Probes were not taken either: that none comes back says nothing about the link.
+                Err(_) if self.shared.refused_why().is_some() => {}
                 Err(_) => {
                     return End::Broken(format!(
                         "nothing has come back for {} s although probes were sent",
