@@ -4,6 +4,7 @@ mod damage;
 mod encryption;
 mod eras;
 mod life;
+mod marks;
 mod model;
 mod retention;
 mod starts;

@@ -1,19 +1,23 @@
 //! Events that the bus will never take: one JSON line each in a file that an operator can read. Where the disk is
 //! encrypted a line says when and why, and has the whole line encrypted in it: `sidewire log rejected` shows it.
 
+mod lines;
+
+pub use lines::RejectedError;
+pub(super) use lines::{keys_of, read};
+
 use super::directory;
 use super::record;
-use crate::cipher::{KeyId, Keyring, LOCK_BYTES, Lock, MissingKey, Part};
-use crate::event::UnixMs;
+use crate::cipher::Keyring;
+use crate::event::{Channel, EventId, EventName, UnixMs};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
-use std::collections::BTreeSet;
-use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, BufRead as _, BufReader, Seek, SeekFrom, Write};
+use std::fs;
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 const FILE: &str = "rejected.ndjson";
@@ -22,6 +26,19 @@ const OLDER_FILE: &str = "rejected.1.ndjson";
 pub(super) const FILES: [&str; 2] = [OLDER_FILE, FILE];
 /// At this size the file takes the place of the older one, which goes.
 const MOST_BYTES: u64 = 16 << 20;
+
+/// An event that the bus will never take, as the file tells it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refused {
+    /// Its channel; none if its record made no sense.
+    pub channel: Option<Channel>,
+    /// Its name, the same.
+    pub name: Option<EventName>,
+    /// When it was accepted, the same.
+    pub time: Option<UnixMs>,
+    /// Why it was refused.
+    pub why: String,
+}
 
 /// The file of rejected events.
 #[derive(Debug)]
@@ -62,23 +79,20 @@ impl Rejected {
         }
         Ok(())
     }
-}
 
-/// A line of an encrypted file.
-#[derive(serde::Serialize, serde::Deserialize)]
-struct SealedLine<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    time: Option<UnixMs>,
-    #[serde(borrow)]
-    why: Cow<'a, str>,
-    #[serde(rename = "$encrypted", borrow)]
-    encrypted: Cow<'a, str>,
-}
+    /// The events of an id, oldest first; lines that cannot be read are passed over.
+    pub(super) fn of(&self, id: &EventId) -> io::Result<Vec<Refused>> {
+        let mut found = Vec::new();
+        for name in FILES {
+            for line in lines::lines(&self.dir.join(name))? {
+                let line = line?;
+                let opened = lines::open(&line, &self.keyring);
+                found.extend(opened.ok().and_then(|line| refused(&line, id)));
+            }
+        }
+        Ok(found)
+    }
 
-/// What an encrypted line is bound to.
-const ABOUT: &[u8] = b"line";
-
-impl Rejected {
     fn line(&self, record: &[u8], why: &str) -> io::Result<String> {
         // One that does not open is kept as it is.
         let body = match record::body(record, &self.keyring) {
@@ -86,104 +100,33 @@ impl Rejected {
             Err(_) => Cow::Borrowed(record.get(record::HEAD_BYTES..).unwrap_or_default()),
         };
         let plain = line(&body, why);
-        let Some(sealed) = self.keyring.seal_whole(Part::Rejected, ABOUT, plain.as_bytes())? else {
-            return Ok(plain);
-        };
         let time = record::Head::parse(record).map(|head| head.time);
-        let sealed = SealedLine { time, why: why.into(), encrypted: STANDARD.encode(sealed).into() };
-        Ok(serde_json::to_string(&sealed)? + "\n")
+        Ok(lines::seal(&plain, time, why, &self.keyring)?.unwrap_or(plain))
     }
 }
 
-/// Why refused events cannot be read.
-#[derive(Debug)]
-pub enum RejectedError {
-    /// A line is encrypted with a key that is not known.
-    KeyMissing {
-        /// The file.
-        path: PathBuf,
-        /// Which key, and which ones are known.
-        error: MissingKey,
-    },
-    /// A file cannot be read.
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        error: io::Error,
-    },
-    /// Whoever took the lines failed.
-    Write(io::Error),
+/// What is looked at in a line, whatever else it holds.
+#[derive(Deserialize)]
+struct Line<'a> {
+    #[serde(borrow)]
+    id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    channel: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    event: Option<Cow<'a, str>>,
+    time: Option<UnixMs>,
+    why: String,
 }
 
-impl fmt::Display for RejectedError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::KeyMissing { path, error } => write!(f, "a line of {} {error}", path.display()),
-            Self::Io { path, error } => write!(f, "{}: {error}", path.display()),
-            Self::Write(error) => write!(f, "the events cannot be written: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for RejectedError {}
-
-/// See [`super::Outbox::rejected`].
-pub(super) fn read(
-    dir: &Path,
-    keyring: &Keyring,
-    each: &mut dyn FnMut(&str) -> io::Result<()>,
-) -> Result<(), RejectedError> {
-    for name in FILES {
-        let path = dir.join(name);
-        let refused = |error| RejectedError::Io { path: path.clone(), error };
-        for line in lines(&path).map_err(refused)? {
-            let line = line.map_err(refused)?;
-            match sealed(&line) {
-                None => each(&line).map_err(RejectedError::Write)?,
-                Some(sealed) => {
-                    let opened = keyring
-                        .open_whole(Part::Rejected, ABOUT, &sealed)
-                        .map_err(|error| RejectedError::KeyMissing { path: path.clone(), error })?;
-                    let opened = opened.and_then(|bytes| String::from_utf8(bytes).ok());
-                    // One that was changed is shown as it is.
-                    each(opened.as_deref().map_or(&*line, str::trim_end)).map_err(RejectedError::Write)?;
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The keys that lines of a file need.
-pub(super) fn keys_of(path: &Path) -> io::Result<BTreeSet<KeyId>> {
-    let mut keys = BTreeSet::new();
-    for line in lines(path)? {
-        let sealed = sealed(&line?);
-        keys.extend(
-            sealed
-                .iter()
-                .filter_map(|sealed| sealed.first_chunk::<LOCK_BYTES>())
-                .map(|lock| Lock::from_bytes(lock).key),
-        );
-    }
-    Ok(keys)
-}
-
-/// The lines of a file, which need not be there.
-fn lines(path: &Path) -> io::Result<impl Iterator<Item = io::Result<String>>> {
-    let file = match File::open(path) {
-        Ok(file) => Some(file),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(error),
-    };
-    Ok(file.into_iter().flat_map(|file| BufReader::new(file).lines()))
-}
-
-/// What is encrypted in a line.
-fn sealed(line: &str) -> Option<Vec<u8>> {
-    let line: SealedLine<'_> = serde_json::from_str(line).ok()?;
-    STANDARD.decode(&*line.encrypted).ok()
+/// The event of a line, if it has this id.
+fn refused(line: &str, id: &EventId) -> Option<Refused> {
+    let line: Line<'_> = serde_json::from_str(line).ok()?;
+    (line.id? == id.as_str()).then(|| Refused {
+        channel: line.channel.and_then(|text| Channel::parse(&text).ok()),
+        name: line.event.and_then(|text| EventName::parse(&text).ok()),
+        time: line.time,
+        why: line.why,
+    })
 }
 
 /// Works from the bare fields, so that a record that makes no event can be shown as well.
