@@ -53,7 +53,7 @@ impl Source {
     /// come to yet.
     pub fn known_position(&self, cursor: &Cursor) -> Option<Position> {
         let position = self.log.position_of(cursor)?;
-        (position <= self.hub.head() || self.log.on_bus().is_some()).then_some(position)
+        (position <= self.hub.head() || self.log.is_on_bus()).then_some(position)
     }
 
     /// Events of the log as they are shown to clients.

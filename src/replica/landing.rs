@@ -22,12 +22,16 @@ impl Shore {
 }
 
 impl Landing for Shore {
-    fn on_bus(&self) -> Option<(Epoch, Position)> {
+    fn on_bus(&self) -> Option<Vec<(Epoch, Position)>> {
         self.log.on_bus()
     }
 
-    fn came_to(&self, epoch: Epoch) -> Option<Position> {
-        self.log.came_to(epoch)
+    fn came_to(&self, epochs: &[Epoch]) -> Option<Vec<Position>> {
+        self.log.came_to(epochs)
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.log.epoch()
     }
 
     fn head(&self) -> Position {
@@ -42,20 +46,20 @@ impl Landing for Shore {
         self.log.expiry(channel, Ttl::Default, unix_ms())
     }
 
-    fn begin_era(&self, epoch: Epoch, after: Position, lost: bool) -> io::Result<Position> {
-        let head = self.log.begin_era(epoch, after, lost)?;
+    fn begin_era(&self, shards: &[(Epoch, Position)], lost: bool) -> io::Result<Position> {
+        let head = self.log.begin_era(shards, lost)?;
         self.hub.advance(head, lost);
         Ok(head)
     }
 
-    fn skip_to(&self, up_to: Position) -> io::Result<Position> {
-        let head = self.log.skip_to(up_to)?;
+    fn skip_to(&self, marks: &[Position]) -> io::Result<Position> {
+        let head = self.log.skip_to(marks)?;
         self.hub.advance(head, true);
         Ok(head)
     }
 
     fn note_gap(&self) -> io::Result<Position> {
-        self.skip_to(self.log.head().next())
+        self.skip_to(&[self.log.head().next()])
     }
 
     fn note_early_return(&self, number: u64, place: Position) {

@@ -5,27 +5,31 @@ use std::io;
 
 /// Where events from the bus land: the log and what shows it.
 pub trait Landing: Send + Sync + 'static {
-    /// The log of the bus that this node is on, and how far it has come on it.
-    fn on_bus(&self) -> Option<(Epoch, Position)>;
+    /// The logs of the bus that this node is on, one for each shard, and how far it has come on each.
+    fn on_bus(&self) -> Option<Vec<(Epoch, Position)>>;
 
-    /// How far it came on the log of a bus that it was on before and left.
-    fn came_to(&self, epoch: Epoch) -> Option<Position>;
+    /// How far it came on the logs of a bus that it was on before and left.
+    fn came_to(&self, epochs: &[Epoch]) -> Option<Vec<Position>>;
+
+    /// Which log that of this node is now.
+    fn epoch(&self) -> Epoch;
 
     /// The newest position in the log of this node.
     fn head(&self) -> Position;
 
-    /// The position in the log of this node of a position on the bus.
+    /// The position in the log of this node of a position on a bus with one order.
     fn local(&self, position: Position) -> Position;
 
     /// Until when this node keeps an event that says nothing of it.
     fn expiry(&self, channel: &Channel) -> Expiry;
 
-    /// From now on events are those of another log, which come after its position `after`. With `lost`, clients
-    /// are told that they may have missed something. Called only while nothing is on its way; returns the head.
-    fn begin_era(&self, epoch: Epoch, after: Position, lost: bool) -> io::Result<Position>;
+    /// From now on events are those of other logs: on each shard what comes after its position. With `lost`,
+    /// clients are told that they may have missed something. Called only while nothing is on its way; returns the
+    /// head.
+    fn begin_era(&self, shards: &[(Epoch, Position)], lost: bool) -> io::Result<Position>;
 
-    /// What is up to this position of the bus cannot be had. As above.
-    fn skip_to(&self, up_to: Position) -> io::Result<Position>;
+    /// What is up to these positions of the shards cannot be had. As above.
+    fn skip_to(&self, marks: &[Position]) -> io::Result<Position>;
 
     /// Something may be missing here, on a bus without order. As above.
     fn note_gap(&self) -> io::Result<Position>;
