@@ -66,6 +66,7 @@ impl Remote {
         let name = backend.to_string();
         let origin =
             Origin(uuid::Uuid::now_v7().as_u64_pair().1.rotate_left(2) ^ u64::from(std::process::id()));
+        landing.begin_run(origin, 1);
         let shared = Arc::new(Shared::new(origin, metrics, is_current));
         let (to_carrier, links) = mpsc::channel(1);
         let RemoteOptions { hedge, send_timeout, probe_interval, interest, dir } = options;

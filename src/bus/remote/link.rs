@@ -80,6 +80,11 @@ impl Reader {
         {
             reader.position = Some(checkpoint.position);
             reader.seen = checkpoint.seen;
+            for (origin, ranges) in reader.seen.ranges() {
+                if let Some((_, number)) = ranges.last() {
+                    landing.note_in_log(Sender { origin, number: *number });
+                }
+            }
         }
         reader
     }
@@ -295,6 +300,9 @@ impl<B: Backend> Link<B> {
         if repeated {
             self.shared.metrics.bus.duplicates_dropped.inc();
         }
+        if in_log && let Some((origin, number)) = sender {
+            self.landing.note_in_log(Sender { origin, number });
+        }
         if repeated || in_log || !wanted {
             if let Some(own) = own {
                 self.note_return(own);
@@ -315,17 +323,11 @@ impl<B: Backend> Link<B> {
             Some(waiting) => (waiting.slot, waiting.accepted),
             None => (None, Instant::now()),
         };
-        let landing = self.landing.clone();
-        let placed = move |place| {
-            if let Some(own) = own {
-                landing.note_early_return(own, place);
-            }
-        };
         if let Some(place) = place {
             event.position = place;
             self.reader.landed = place;
         }
-        self.inflow.push_from_bus(event, slot, accepted, placed).await;
+        self.inflow.push_from_bus(event, slot, accepted).await;
         if let Some(own) = own {
             self.note_return(own);
         }
