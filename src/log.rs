@@ -54,7 +54,7 @@ pub use read::{Budget, Page, Resume, ResumeStatus};
 pub use verify::{ExportError, VerifyReport};
 
 use crate::event::{
-    Channel, Cursor, Epoch, Event, EventId, Expiry, Filter, Interest, Place, Position, Ttl, UnixMs,
+    Channel, Cursor, Epoch, Event, EventId, Expiry, Filter, Interest, Marks, Place, Position, Ttl, UnixMs,
 };
 use cache::Cache;
 use deletions::Deletions;
@@ -137,11 +137,19 @@ impl Log {
         }
     }
 
-    /// Whether a cursor of this log says more than was here at `position`.
+    /// The shards of the bus have been read up to here, with what was no event.
+    pub fn note_read(&self, marks: &[Position]) {
+        if let Some(marks) = Marks::new(marks) {
+            lock(&self.shared().trail).note_read(marks);
+        }
+    }
+
+    /// Whether a cursor of this log says more than was here at `position`; on a bus of several shards, than has been
+    /// read of it.
     pub fn is_ahead(&self, cursor: &Cursor, position: Position) -> bool {
         match &cursor.place {
             Place::At(_) => self.position_of(cursor).is_some_and(|place| place > position),
-            Place::Marks(_) => self.shared().is_beyond(cursor, position),
+            Place::Marks(_) => self.shared().is_beyond(cursor),
         }
     }
 

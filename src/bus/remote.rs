@@ -72,6 +72,7 @@ impl Remote {
         let name = shards.to_string();
         let origin =
             Origin(uuid::Uuid::now_v7().as_u64_pair().1.rotate_left(2) ^ u64::from(std::process::id()));
+        landing.begin_run(origin, shards.count());
         let shared = Arc::new(Shared::new(origin, shards.count(), metrics, is_current));
         let (to_carrier, links) = mpsc::channel(1);
         let RemoteOptions { hedge, send_timeout, probe_interval, interest, dir } = options;

@@ -160,14 +160,16 @@ impl Shared {
         Ok(marks)
     }
 
-    /// Whether a cursor of several shards says more than had been read of them at a position.
-    pub(super) fn is_beyond(&self, cursor: &Cursor, position: Position) -> bool {
+    /// Whether a cursor of several shards says more than has been read of them.
+    pub(super) fn is_beyond(&self, cursor: &Cursor) -> bool {
         let Place::Marks(marks) = &cursor.place else { return false };
         let eras = self.eras();
         let Some(stretch) = eras.current_stretch().filter(|stretch| stretch.epoch == cursor.epoch) else {
             return false;
         };
-        self.marks_at(&stretch, position).is_ok_and(|here| !marks.is_within(&here))
+        // What is no event moves the marks of others only with the next event here.
+        let is_read = lock(&self.trail).read().is_some_and(|read| marks.is_within(read));
+        !is_read && self.marks_at(&stretch, self.head()).is_ok_and(|here| !marks.is_within(&here))
     }
 
     fn range_of(&self, stretch: &Stretch<'_>) -> Range {

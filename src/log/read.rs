@@ -77,7 +77,7 @@ impl Shared {
             }
             Place::Past(_) | Place::Elsewhere => return reset,
         };
-        if on_bus && (position > head || self.is_beyond(cursor, head)) {
+        if on_bus && (position > head || self.is_beyond(cursor)) {
             return Resume { status: ResumeStatus::Ahead, start: position };
         }
         if position > head {

@@ -13,6 +13,8 @@ pub(super) struct Trail {
     places: VecDeque<Position>,
     marks: VecDeque<Position>,
     shards: usize,
+    /// How far the shards have been read by now, with what was no event.
+    read: Option<Marks>,
 }
 
 impl Trail {
@@ -27,6 +29,16 @@ impl Trail {
             self.places.pop_front();
             self.marks.drain(..self.shards);
         }
+    }
+
+    /// The shards have been read up to here, with what was no event.
+    pub(super) fn note_read(&mut self, marks: Marks) {
+        self.read = Some(marks);
+    }
+
+    /// How far the shards have been read, if that is more than the marks of the newest position.
+    pub(super) fn read(&self) -> Option<&Marks> {
+        self.read.as_ref()
     }
 
     /// What follows is of another bus: one that begins here, with these marks if it has several shards.

@@ -1,7 +1,7 @@
 //! Where events from a remote bus land: what they change in the log and the hub besides being appended.
 
 use crate::bus::remote::Landing;
-use crate::event::{Channel, Epoch, Expiry, Position, Ttl};
+use crate::event::{Channel, Epoch, Expiry, Origin, Position, Sender, Ttl};
 use crate::hub::Hub;
 use crate::log::Log;
 use crate::publish::unix_ms;
@@ -62,7 +62,15 @@ impl Landing for Shore {
         self.skip_to(&[self.log.head().next()])
     }
 
-    fn note_early_return(&self, number: u64, place: Position) {
-        self.hub.early().note_return(number, place);
+    fn begin_run(&self, origin: Origin, shards: usize) {
+        self.hub.begin_run(origin, shards);
+    }
+
+    fn note_in_log(&self, sender: Sender, shard: usize) {
+        self.hub.note_in_log(sender, shard);
+    }
+
+    fn note_read(&self, marks: &[Position]) {
+        self.log.note_read(marks);
     }
 }

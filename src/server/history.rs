@@ -36,9 +36,11 @@ pub(super) async fn events(
         access.require(Right::History, &patterns)
     };
     allowed.map_err(|denied| node.denied(access, &denied))?;
-    let position = |name| -> Result<Option<Position>, ApiError> {
+    let position = async |name| -> Result<Option<Position>, ApiError> {
         let Some(cursor) = parameters.cursor(name)? else { return Ok(None) };
-        node.source.known_position(&cursor).map(Some).ok_or_else(|| {
+        let source = node.source.clone();
+        let known = blocking(move || Ok(source.known_position(&cursor))).await?;
+        known.map(Some).ok_or_else(|| {
             ApiError::new(
                 StatusCode::GONE,
                 "reset",
@@ -56,8 +58,8 @@ pub(super) async fn events(
         filter: parameters.filter()?,
         since: parameters.time("since")?,
         until: parameters.time("until")?,
-        after: position("after")?.unwrap_or(Position::ZERO),
-        before: position("before")?,
+        after: position("after").await?.unwrap_or(Position::ZERO),
+        before: position("before").await?,
         limit: parameters.number("limit", MAX_LIMIT)?.unwrap_or(100) as usize,
         offset: parameters.number("offset", MAX_OFFSET)?.unwrap_or(0) as usize,
         order,

@@ -1,6 +1,6 @@
 //! What a remote bus needs of the node behind the inflow.
 
-use crate::event::{Channel, Epoch, Expiry, Position};
+use crate::event::{Channel, Epoch, Expiry, Origin, Position, Sender};
 use std::io;
 
 /// Where events from the bus land: the log and what shows it.
@@ -34,6 +34,12 @@ pub trait Landing: Send + Sync + 'static {
     /// Something may be missing here, on a bus without order. As above.
     fn note_gap(&self) -> io::Result<Position>;
 
-    /// One of this node's own events has come back, and stands here in the log. Called before it is shown.
-    fn note_early_return(&self, number: u64, place: Position);
+    /// This node sends its events as this run, over so many shards. Said once, before any is sent.
+    fn begin_run(&self, origin: Origin, shards: usize);
+
+    /// An event that was read again on a shard stands in the log, or all up to it there by its sender do.
+    fn note_in_log(&self, sender: Sender, shard: usize);
+
+    /// The shards have been read up to here, with whatever was no event.
+    fn note_read(&self, marks: &[Position]);
 }

@@ -240,7 +240,13 @@ impl<B: Backend> Link<B> {
                 self.reader.note_read(shard, position);
             }
         }
-        if unreadable { self.pass_unreadable().await } else { Ok(()) }
+        if unreadable {
+            self.pass_unreadable().await?;
+        }
+        if !self.reader.is_one() {
+            self.landing.note_read(&self.reader.read_up_to());
+        }
+        Ok(())
     }
 
     async fn land_event(
@@ -264,6 +270,9 @@ impl<B: Backend> Link<B> {
         let wanted = self.interest.as_ref().is_none_or(|interest| interest.matches(&event.channel));
         if repeated {
             self.shared.metrics.bus.duplicates_dropped.inc();
+        }
+        if in_log && let Some((origin, number)) = sender {
+            self.landing.note_in_log(Sender { origin, number }, shard);
         }
         if repeated || in_log || !wanted {
             if let Some(own) = own {
@@ -292,16 +301,7 @@ impl<B: Backend> Link<B> {
             }
             (None, None) => {}
         }
-        let landing = self.landing.clone();
-        let mut landed = None;
-        let placed = |place| {
-            landed = Some(place);
-            if let Some(own) = own {
-                landing.note_early_return(own, place);
-            }
-        };
-        self.inflow.push_from_bus(event, slot, accepted, placed).await;
-        if let Some(landed) = landed {
+        if let Some(landed) = self.inflow.push_from_bus(event, slot, accepted).await {
             self.reader.landed = landed;
         }
         if let Some(own) = own {

@@ -4,7 +4,7 @@ use super::checkpoint::{Checkpoint, ShardCheckpoint};
 use super::landing::Landing;
 use super::seen::Seen;
 use crate::bus::backend::{Origin, Start};
-use crate::event::{Epoch, Marks, Position};
+use crate::event::{Epoch, Marks, Position, Sender};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -80,6 +80,13 @@ impl Reader {
                 shard.position = Some(checkpoint.position);
                 shard.in_log = shard.in_log.max(checkpoint.position);
                 shard.seen = checkpoint.seen;
+            }
+            for (number, shard) in reader.shards.iter().enumerate() {
+                for (origin, ranges) in shard.seen.ranges() {
+                    if let Some((_, last)) = ranges.last() {
+                        landing.note_in_log(Sender { origin, number: *last }, number);
+                    }
+                }
             }
         }
         reader
