@@ -119,21 +119,19 @@ impl Log {
 
     /// Where a cursor points in this log; none if it is of another. One of a bus with several shards is looked up
     /// in the log, which may block.
-    pub fn position_of(&self, cursor: &Cursor) -> Option<Position> {
-        match self.shared().place_of(cursor) {
-            Ok(eras::Place::Current(position) | eras::Place::Past(position)) => Some(position),
-            Ok(eras::Place::BeforeCurrent(_) | eras::Place::Elsewhere) | Err(_) => None,
-        }
+    pub fn position_of(&self, cursor: &Cursor) -> Result<Option<Position>, ReadError> {
+        Ok(match self.shared().place_of(cursor)? {
+            eras::Place::Current(position) | eras::Place::Past(position) => Some(position),
+            eras::Place::BeforeCurrent(_) | eras::Place::Elsewhere => None,
+        })
     }
 
     /// The first position by which a reader has all that a cursor says: the place of a cursor of one order; where
     /// nodes have several, at or after that. Reads the log.
-    pub fn reached_by(&self, cursor: &Cursor) -> Option<Position> {
+    pub fn reached_by(&self, cursor: &Cursor) -> Result<Option<Position>, ReadError> {
         match cursor.place {
             Place::At(_) => self.position_of(cursor),
-            Place::Marks(_) => {
-                self.shared().reached_by(cursor).ok().flatten().or_else(|| self.position_of(cursor))
-            }
+            Place::Marks(_) => self.shared().reached_by(cursor),
         }
     }
 
@@ -148,7 +146,9 @@ impl Log {
     /// read of it.
     pub fn is_ahead(&self, cursor: &Cursor, position: Position) -> bool {
         match &cursor.place {
-            Place::At(_) => self.position_of(cursor).is_some_and(|place| place > position),
+            Place::At(_) => {
+                self.position_of(cursor).is_ok_and(|place| place.is_some_and(|place| place > position))
+            }
             Place::Marks(_) => self.shared().is_beyond(cursor),
         }
     }

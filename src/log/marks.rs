@@ -129,8 +129,8 @@ impl Shared {
         Ok(place)
     }
 
-    /// The first position by which a reader has all that a cursor of several shards says; none if that is still to
-    /// come.
+    /// The first position by which a reader has all that a cursor of several shards says, or the end if that is
+    /// still to come; none if it is of another log.
     pub(super) fn reached_by(&self, cursor: &Cursor) -> Result<Option<Position>, ReadError> {
         let eras = self.eras();
         let Place::Marks(marks) = &cursor.place else { return Ok(None) };
@@ -138,8 +138,9 @@ impl Shared {
         else {
             return Ok(None);
         };
-        let split = self.split(self.range_of(&stretch), Bound::Reached(marks))?;
-        Ok(split.and_then(|split| split.behind))
+        let range = self.range_of(&stretch);
+        let split = self.split(range, Bound::Reached(marks))?.unwrap_or_default();
+        Ok(Some(split.behind.unwrap_or(range.up_to.next())))
     }
 
     /// How far the shards had been read at a position of a stretch.

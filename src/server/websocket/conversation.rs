@@ -153,13 +153,14 @@ impl Session {
                     order: Order::Ascending,
                 };
                 let read = move || {
-                    if let Some(cursor) = after {
-                        match source.known_position(&cursor) {
-                            Some(position) => query.after = position,
-                            None => return Ok(Err(NoHistory::Reset)),
-                        }
+                    let Some(cursor) = after else { return source.log.query(&query).map(Ok) };
+                    match source.known_position(&cursor)? {
+                        Some(position) => query.after = position,
+                        None => return Ok(Err(NoHistory::Reset)),
                     }
-                    source.log.query(&query).map(Ok)
+                    let mut page = source.log.query(&query)?;
+                    page.events = source.not_had(page.events, &cursor);
+                    Ok(Ok(page))
                 };
                 let future: BoxFuture<_> =
                     Box::pin(async move { blocking(read).await.unwrap_or(Err(NoHistory::Unavailable)) });
