@@ -99,6 +99,8 @@ mod bus_plain;
 mod bus_probe;
 /// A client comes back to any node.
 mod bus_resume;
+/// A bus that is split into shards.
+mod bus_shards;
 /// A node moves from one bus to another.
 mod bus_switch;
 
