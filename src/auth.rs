@@ -207,6 +207,13 @@ impl Authority {
         }
     }
 
+    /// Forgets what the app said of the sessions of a user: who comes back is asked about.
+    pub fn forget_sessions(&self, user: &str) {
+        if let Some(webhook) = &self.webhook {
+            webhook.forget(user);
+        }
+    }
+
     /// Who comes with this token, at `now`.
     pub async fn identify(&self, token: &str, now: UnixMs) -> Result<Identity, Refusal> {
         let token = Unverified::read(token)?;

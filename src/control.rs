@@ -103,6 +103,7 @@ impl Control {
             expiry: Expiry::At(now.saturating_add(KEPT_FOR)),
             exclude: None,
             from: None,
+            way: None,
         }
     }
 

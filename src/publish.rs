@@ -114,6 +114,7 @@ impl Publisher {
                 tags: draft.tags,
                 exclude: draft.exclude,
                 from: draft.from,
+                way: None,
             };
             let slot = receipt.as_ref().map(|receipt| match ack {
                 Ack::Bus => receipt.slot(index).insisting_on_bus(),

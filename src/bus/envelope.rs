@@ -151,6 +151,7 @@ fn read<'a>(get: &impl Fn(&str) -> Option<&'a str>, payload: Option<Bytes>) -> R
         },
         exclude: get("exclude").and_then(|text| ConnectionId::parse(text).ok()),
         from,
+        way: None,
     };
     let sequence = number("seq").ok_or("it has no sequence number")?;
     Ok(Content::Event { event: Box::new(event), sender: Some((origin, sequence)) })
@@ -175,6 +176,7 @@ mod tests {
             expiry: Expiry::At(1_800_000_060_000),
             exclude: Some(ConnectionId::parse("c-1").unwrap()),
             from: Some(Box::new(Author::new(Some("ann"), ConnectionId::parse("c-2").unwrap()).unwrap())),
+            way: None,
         }
     }
 

@@ -266,6 +266,7 @@ fn from_node(read: &Read<'_>, ours: &str) -> Result<Content, &'static str> {
                 Some(Box::new(author.map_err(|_| "its sender has no user name")?))
             }
         },
+        way: None,
     };
     let sequence = ours.seq.ok_or("it has no sequence number")?;
     Ok(Content::Event { event: Box::new(event), sender: Some((origin, sequence)) })
@@ -288,6 +289,7 @@ fn foreign(channel: &str, data: Data, read: &Read<'_>, now: UnixMs) -> Content {
         expiry: Expiry::At(UnixMs::MAX),
         exclude: None,
         from: None,
+        way: None,
     };
     Content::Event { event: Box::new(event), sender: None }
 }

@@ -4,7 +4,7 @@ use super::close::CloseReason;
 use super::node::Node;
 use super::registry::{Registry, Whom};
 use crate::audit::{Action, Audit, Entry};
-use crate::auth::{Revocation, Revocations, RevokeError, jitter};
+use crate::auth::{Authority, Revocation, Revocations, RevokeError, jitter};
 use crate::bus::Outcome;
 use crate::control::{self, Control, Controlled, DISCONNECTS_AT_ONCE, Disconnect, REVOCATIONS_AT_ONCE};
 use crate::event::UnixMs;
@@ -32,6 +32,8 @@ pub struct Controls {
     revocations: Arc<Revocations>,
     audit: Arc<Audit>,
     metrics: Arc<Metrics>,
+    /// Who keeps what the app said of sessions; as the settings in force have it.
+    authority: Mutex<Option<Arc<Authority>>>,
     exchange: Mutex<Exchange>,
     due: Notify,
 }
@@ -77,9 +79,15 @@ impl Controls {
             revocations,
             audit,
             metrics,
+            authority: Mutex::default(),
             exchange: Mutex::default(),
             due: Notify::new(),
         })
+    }
+
+    /// From now on it is this one that lets clients in.
+    pub(super) fn set_authority(&self, authority: Option<Arc<Authority>>) {
+        *self.authority() = authority;
     }
 
     /// Closes connections for the app: what other nodes are to be told, and how many those were here.
@@ -109,6 +117,10 @@ impl Controls {
         match whom {
             control::Whom::Connection(id) => usize::from(self.registry.disconnect(id.as_str())),
             control::Whom::User(user) => {
+                // First, so that nobody comes back by what the app said before.
+                if let Some(authority) = &*self.authority() {
+                    authority.forget_sessions(user.as_str());
+                }
                 self.registry.disconnect_all(Whom::User(user.as_str()), CloseReason::Disconnected, opened_by)
             }
         }
@@ -197,6 +209,10 @@ impl Controls {
         if closed > 0 {
             self.note_disconnected(&disconnect.whom, closed);
         }
+    }
+
+    fn authority(&self) -> MutexGuard<'_, Option<Arc<Authority>>> {
+        self.authority.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn exchange(&self) -> MutexGuard<'_, Exchange> {

@@ -105,6 +105,8 @@ mod bus_switch;
 mod browser;
 /// Which names the node answers to, and which browsers it serves.
 mod browser_safety;
+/// The example apps, used by a real browser: sign in, receive, sign out.
+mod examples;
 
 /// The sub-commands that an operator types.
 mod command_line;

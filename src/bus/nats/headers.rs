@@ -124,6 +124,7 @@ mod tests {
             expiry: Expiry::At(9),
             exclude: Some(ConnectionId::parse("\"c").unwrap()),
             from: Some(Box::new(Author::new(Some("ann"), ConnectionId::parse("c-2").unwrap()).unwrap())),
+            way: None,
         };
         let parcel = Parcel::Event { event: Arc::new(event.clone()), origin: Origin(1), sequence: 2 };
         let (fields, payload) = envelope::fields(&parcel);

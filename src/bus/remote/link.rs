@@ -8,7 +8,7 @@ use super::seen::Seen;
 use super::shared::{Shared, State};
 use crate::bus::backend::{Arrival, Backend, Content, Opened, Origin, Start, Tail};
 use crate::bus::{Arriving, Inflow, Outcome};
-use crate::event::{Epoch, Event, Interest, Position};
+use crate::event::{Epoch, Event, Interest, Position, Sender, Way};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -312,8 +312,12 @@ impl<B: Backend> Link<B> {
             }
             return;
         }
-        if sender.is_none() {
-            event.expiry = self.landing.expiry(&event.channel);
+        match sender {
+            None => event.expiry = self.landing.expiry(&event.channel),
+            Some((origin, number)) => {
+                let sender = Some(Sender { origin, number });
+                event.way = Some(Box::new(Way { sender, marks: None }));
+            }
         }
         let (slot, accepted) = match waiting {
             Some(waiting) => (waiting.slot, waiting.accepted),

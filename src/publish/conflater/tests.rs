@@ -109,6 +109,7 @@ fn event(channel: &str, number: usize, id: Option<&str>) -> Event {
         expiry: Expiry::Live,
         exclude: None,
         from: None,
+        way: None,
     }
 }
 
