@@ -46,6 +46,11 @@ pub trait Bus: Send + Sync + fmt::Display {
     /// Takes nothing more; what was accepted still arrives, or waits on the disk for the next start.
     fn close(&self);
 
+    /// Whether other nodes may be on it.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// How it is. For whoever asks now and then.
     fn status(&self) -> BusStatus {
         BusStatus { outbox_takes: true, ..BusStatus::default() }

@@ -19,6 +19,7 @@ mod ids;
 mod journal;
 mod keeper;
 mod liveness;
+mod marks;
 mod memtable;
 mod meta;
 mod options;
@@ -42,6 +43,7 @@ mod tests;
 mod verify;
 mod view;
 mod walk;
+mod way;
 mod wire;
 mod writer;
 
@@ -52,7 +54,9 @@ pub use read::{Budget, Page, Resume, ResumeStatus};
 pub use search::Sought;
 pub use verify::{ExportError, VerifyReport};
 
-use crate::event::{Channel, Cursor, Epoch, Event, EventId, Expiry, Filter, Interest, Position, Ttl, UnixMs};
+use crate::event::{
+    Channel, Cursor, Epoch, Event, EventId, Expiry, Filter, Interest, Place, Position, Ttl, UnixMs,
+};
 use cache::Cache;
 use deletions::Deletions;
 use directory::Directory;
@@ -113,19 +117,20 @@ impl Log {
         Cursors { eras: self.shared().eras(), own: self.shared().meta.epoch }
     }
 
-    /// Where a cursor points in this log; none if it is of another.
-    pub fn position_of(&self, cursor: Cursor) -> Option<Position> {
-        match self.shared().eras().place(cursor, self.shared().meta.epoch) {
-            eras::Place::Current(position) | eras::Place::Past(position) => Some(position),
-            eras::Place::BeforeCurrent(_) | eras::Place::Elsewhere => None,
+    /// Where a cursor points in this log; none if it is of another. One of a bus with several shards is looked up
+    /// in the log, which may block.
+    pub fn position_of(&self, cursor: &Cursor) -> Option<Position> {
+        match self.shared().place_of(cursor) {
+            Ok(eras::Place::Current(position) | eras::Place::Past(position)) => Some(position),
+            Ok(eras::Place::BeforeCurrent(_) | eras::Place::Elsewhere) | Err(_) => None,
         }
     }
 
     /// The bus that orders the events of this log, and how far on it the log has come; none while it numbers
     /// them itself.
     pub fn on_bus(&self) -> Option<(Epoch, Position)> {
-        let cursor = self.cursors().of(self.head());
-        self.shared().eras().bus().map(|epoch| (epoch, cursor.position))
+        let position = self.cursors().of(self.head()).position()?;
+        self.shared().eras().bus().map(|epoch| (epoch, position))
     }
 
     /// How far this log came on the log of a bus that it was on before and left.
@@ -198,7 +203,7 @@ impl Log {
     }
 
     /// What a client that comes back with a cursor is told, and where it reads on.
-    pub fn resume(&self, interest: &Interest, cursor: Cursor) -> Resume {
+    pub fn resume(&self, interest: &Interest, cursor: &Cursor) -> Resume {
         self.shared().resume(interest, cursor)
     }
 
@@ -306,6 +311,16 @@ impl Cursors {
     /// The cursor of a client that has everything up to this position.
     pub fn of(&self, position: Position) -> Cursor {
         self.eras.cursor(position, self.own)
+    }
+
+    /// The same of a client that has everything up to this event, which knows how far the shards of its bus had
+    /// been read with it.
+    pub fn of_event(&self, event: &Event) -> Cursor {
+        let plain = self.of(event.position);
+        match event.marks() {
+            None => plain,
+            Some(marks) => Cursor { place: Place::Marks(marks.clone()), ..plain },
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! answered when it is as safe as the publisher asked.
 
 use crate::bus::{Bus, Outcome, Receipt, Refused, Stamped};
+use crate::control::Control;
 use crate::event::{Channel, Draft, Event, EventId, Position, UnixMs};
 use crate::log::Log;
 use crate::metrics::Metrics;
@@ -86,6 +87,7 @@ impl Publisher {
                 tags: draft.tags,
                 exclude: draft.exclude,
                 from: draft.from,
+                way: None,
             };
             let slot = receipt.as_ref().map(|receipt| match ack {
                 Ack::Bus => receipt.slot(index).insisting_on_bus(),
@@ -113,6 +115,20 @@ impl Publisher {
             .zip(outcomes)
             .map(|((id, channel), outcome)| Published { id, channel, outcome })
             .collect())
+    }
+}
+
+impl Publisher {
+    /// Tells all other nodes of the bus something; what became of it, as of a publish. Where this node is alone there is
+    /// nobody to be told.
+    pub async fn tell_nodes(&self, control: &Control) -> Result<Outcome, Refused> {
+        if !self.bus.is_shared() {
+            return Ok(Outcome::Confirmed);
+        }
+        let receipt = Receipt::new(1);
+        let stamped = Stamped { event: control.to_event(unix_ms()), slot: Some(receipt.slot(0)) };
+        self.bus.publish(vec![stamped])?;
+        Ok(receipt.outcomes(self.timeout).await.pop().unwrap_or(Outcome::TimedOut))
     }
 }
 

@@ -51,7 +51,7 @@ impl Source {
 
     /// The position that a cursor names, if it is one of this log. On a bus it may be one that this node has not
     /// come to yet.
-    pub fn known_position(&self, cursor: Cursor) -> Option<Position> {
+    pub fn known_position(&self, cursor: &Cursor) -> Option<Position> {
         let position = self.log.position_of(cursor)?;
         (position <= self.hub.head() || self.log.on_bus().is_some()).then_some(position)
     }
@@ -60,8 +60,8 @@ impl Source {
     pub fn shown(&self, events: Vec<Arc<Event>>) -> Vec<Arc<Shown>> {
         let cursors = self.log.cursors();
         let shown = |event: Arc<Event>| {
-            let cursor = cursors.of(event.position);
-            Arc::new(Shown::new(event, cursor))
+            let cursor = cursors.of_event(&event);
+            Arc::new(Shown::new(event, &cursor))
         };
         events.into_iter().map(shown).collect()
     }

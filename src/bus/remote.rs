@@ -102,13 +102,19 @@ impl Bus for Remote {
         self.shared.close();
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn status(&self) -> BusStatus {
         let outbox = self.outbox.status();
         let (held_events, held_bytes) = self.shared.held();
         BusStatus {
             trouble: match self.shared.state() {
                 State::Connecting => Some(format!("connecting to {}", self.name)),
-                State::Connected => None,
+                State::Connected => {
+                    self.shared.refused_why().map(|why| format!("{} takes no events: {why}", self.name))
+                }
                 State::Away(why) => Some(format!("{}: {why}", self.name)),
             },
             outbox_takes: self.shared.outbox_takes(),

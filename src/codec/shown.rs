@@ -2,7 +2,7 @@
 
 use super::event::{data_len, json_len, msgpack_len, sse, write_data, write_json, write_msgpack};
 use super::frame::{self, Opcode};
-use crate::event::{Cursor, Event};
+use crate::event::{Cursor, CursorText, Event};
 use bytes::Bytes;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -33,7 +33,7 @@ pub struct Shown {
     /// The event.
     pub event: Arc<Event>,
     /// None while the bus has not ordered it.
-    cursor: Option<[u8; Cursor::TEXT_BYTES]>,
+    cursor: Option<CursorText>,
     json: OnceLock<Bytes>,
     msgpack: OnceLock<Bytes>,
     sse: OnceLock<Bytes>,
@@ -42,10 +42,8 @@ pub struct Shown {
 
 impl Shown {
     /// An event, and the cursor of a client that has everything up to it.
-    pub fn new(event: impl Into<Arc<Event>>, cursor: Cursor) -> Self {
-        let mut text = [0; Cursor::TEXT_BYTES];
-        text.copy_from_slice(cursor.encode().as_str().as_bytes());
-        Self::with(event.into(), Some(text))
+    pub fn new(event: impl Into<Arc<Event>>, cursor: &Cursor) -> Self {
+        Self::with(event.into(), Some(cursor.encode()))
     }
 
     /// An event that has no place in the log yet: its client keeps the cursor that it has.
@@ -53,7 +51,7 @@ impl Shown {
         Self::with(event.into(), None)
     }
 
-    fn with(event: Arc<Event>, cursor: Option<[u8; Cursor::TEXT_BYTES]>) -> Self {
+    fn with(event: Arc<Event>, cursor: Option<CursorText>) -> Self {
         Self {
             event,
             cursor,
@@ -66,7 +64,7 @@ impl Shown {
 
     /// The cursor of a client that has everything up to this event.
     pub fn cursor(&self) -> Option<&str> {
-        self.cursor.as_ref().map(|text| std::str::from_utf8(text).expect("a cursor is base64"))
+        self.cursor.as_ref().map(CursorText::as_str)
     }
 
     /// The event as it is written to a client.

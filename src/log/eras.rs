@@ -170,17 +170,17 @@ impl Eras {
     pub(super) fn cursor(&self, position: Position, own: Epoch) -> Cursor {
         // Nearly always the last one.
         let era = self.eras.iter().rev().find(|era| era.after <= position).unwrap_or(&self.eras[0]);
-        Cursor { epoch: era.bus.unwrap_or(own), position: Position(position.0.wrapping_sub(era.shift)) }
+        Cursor::at(era.bus.unwrap_or(own), Position(position.0.wrapping_sub(era.shift)))
     }
 
-    /// Where a cursor points. `own` is the epoch of the log itself.
-    pub(super) fn place(&self, cursor: Cursor, own: Epoch) -> Place {
+    /// Where a position of an epoch is. `own` is the epoch of the log itself.
+    pub(super) fn place(&self, epoch: Epoch, position: Position, own: Epoch) -> Place {
         let mut end = None;
         for (age, era) in self.eras.iter().rev().enumerate() {
-            if era.bus.unwrap_or(own) == cursor.epoch {
-                let position = Position(cursor.position.0.wrapping_add(era.shift));
+            if era.bus.unwrap_or(own) == epoch {
                 // A position of the bus before the era may wrap around; then it is far above any real one.
-                let before = cursor.position.0 < era.after.0.wrapping_sub(era.shift);
+                let before = position.0 < era.after.0.wrapping_sub(era.shift);
+                let position = Position(position.0.wrapping_add(era.shift));
                 match (age, before) {
                     (0, true) => {
                         // An earlier stretch of the same epoch may know better.
@@ -209,7 +209,11 @@ mod tests {
     const NEXT: Epoch = Epoch(3);
 
     fn cursor(epoch: Epoch, position: u64) -> Cursor {
-        Cursor { epoch, position: Position(position) }
+        Cursor::at(epoch, Position(position))
+    }
+
+    fn place(eras: &Eras, epoch: Epoch, position: u64) -> Place {
+        eras.place(epoch, Position(position), OWN)
     }
 
     #[test]
@@ -227,11 +231,11 @@ mod tests {
         let begin = eras.begin(Some(NEXT), Position(50_000), Position(1010), Position(1008));
         assert_eq!((begin, eras.came_to(BUS)), (Position(50_000), Some(Position(8))));
         assert_eq!(eras.at_bus(Position(50_001)), Position(50_001));
-        assert_eq!(eras.place(cursor(NEXT, 50_002), OWN), Place::Current(Position(50_002)));
-        assert_eq!(eras.place(cursor(NEXT, 49_999), OWN), Place::BeforeCurrent(Position(50_000)));
-        assert_eq!(eras.place(cursor(BUS, 10), OWN), Place::Past(Position(1010)));
-        assert_eq!(eras.place(cursor(OWN, 999), OWN), Place::Past(Position(999)));
-        assert_eq!(eras.place(cursor(Epoch(9), 999), OWN), Place::Elsewhere);
+        assert_eq!(place(&eras, NEXT, 50_002), Place::Current(Position(50_002)));
+        assert_eq!(place(&eras, NEXT, 49_999), Place::BeforeCurrent(Position(50_000)));
+        assert_eq!(place(&eras, BUS, 10), Place::Past(Position(1010)));
+        assert_eq!(place(&eras, OWN, 999), Place::Past(Position(999)));
+        assert_eq!(place(&eras, Epoch(9), 999), Place::Elsewhere);
     }
 
     #[test]

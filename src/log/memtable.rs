@@ -82,6 +82,13 @@ impl Memtable {
         self.read().events.clone()
     }
 
+    /// The first event for which something holds that holds for all after it.
+    pub(super) fn first_where(&self, holds: impl Fn(&Event) -> bool) -> Option<Position> {
+        let contents = self.read();
+        let place = contents.events.partition_point(|event| !holds(event));
+        contents.events.get(place).map(|event| event.position)
+    }
+
     /// The events after a position.
     pub(super) fn events_after(&self, after: Position) -> Vec<Arc<Event>> {
         let contents = self.read();

@@ -56,12 +56,13 @@ pub struct Resume {
 
 impl Shared {
     /// See [`super::Log::resume`].
-    pub(super) fn resume(&self, interest: &Interest, cursor: Cursor) -> Resume {
+    pub(super) fn resume(&self, interest: &Interest, cursor: &Cursor) -> Resume {
         let head = self.head();
         let reset = Resume { status: ResumeStatus::Reset, start: head };
         let eras = self.eras();
         let on_bus = eras.bus().is_some();
-        let position = match eras.place(cursor, self.meta.epoch) {
+        let place = self.place_of(cursor);
+        let position = match place.unwrap_or(Place::Elsewhere) {
             Place::Current(position) => position,
             // What was on the bus before this node came.
             Place::BeforeCurrent(begin) => {

@@ -158,8 +158,8 @@ impl Writer {
     fn show(&self, events: Vec<Arc<Event>>, accepted: Instant) {
         let cursors = self.log.cursors();
         let shown = |event: Arc<Event>| {
-            let cursor = cursors.of(event.position);
-            Arc::new(Shown::new(event, cursor))
+            let cursor = cursors.of_event(&event);
+            Arc::new(Shown::new(event, &cursor))
         };
         let events = events.into_iter().map(shown).collect();
         let _ = self.to_fan_out.blocking_send(Showing::Group { events, accepted });

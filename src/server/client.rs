@@ -210,7 +210,7 @@ impl Client {
     /// Whether a browser comes back to a channel that it has seen end: 204 tells an `EventSource` to stop,
     /// where closing would bring it back again and again (WHATWG HTML, section 9.2.3).
     async fn is_over(&self, asked: &Asked) -> Result<bool, ApiError> {
-        let (Some(cursor), [Pattern::Exact(channel)]) = (asked.cursor, &*asked.patterns) else {
+        let (Some(cursor), [Pattern::Exact(channel)]) = (&asked.cursor, &*asked.patterns) else {
             return Ok(false);
         };
         if asked.close_on.is_empty() {

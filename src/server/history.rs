@@ -38,7 +38,7 @@ pub(super) async fn events(
     allowed.map_err(|denied| node.denied(access, &denied))?;
     let position = |name| -> Result<Option<Position>, ApiError> {
         let Some(cursor) = parameters.cursor(name)? else { return Ok(None) };
-        node.source.known_position(cursor).map(Some).ok_or_else(|| {
+        node.source.known_position(&cursor).map(Some).ok_or_else(|| {
             ApiError::new(
                 StatusCode::GONE,
                 "reset",
@@ -84,8 +84,8 @@ pub(super) async fn last(
         return Err(ApiError::not_found(format!("the log has no event of `{channel}`")));
     };
     let shown = {
-        let cursor = node.source.cursor(event.position);
-        Shown::new(event, cursor)
+        let cursor = node.source.log.cursors().of_event(&event);
+        Shown::new(event, &cursor)
     };
     Ok(match format {
         Format::Json => json(StatusCode::OK, shown.frame_bytes(Framing::JsonBody)),

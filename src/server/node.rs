@@ -1,6 +1,7 @@
 //! What the listeners share: the flows, the limits in force, the clients.
 
 use super::channel_rates::ChannelRates;
+use super::control::Controls;
 use super::error::ApiError;
 use super::host::{OriginPolicy, PrivateRules};
 use super::refusal_log::RefusalLog;
@@ -40,8 +41,10 @@ pub struct Node {
     pub registry: Arc<Registry>,
     /// Tokens that count no longer.
     pub revocations: Arc<Revocations>,
+    /// Cuts clients off.
+    pub controls: Arc<Controls>,
     /// Who did what.
-    pub audit: Audit,
+    pub audit: Arc<Audit>,
     pub(super) refusals: RefusalLog,
     pub(super) rates: ChannelRates,
     pub(super) tracer: Tracer,
@@ -128,7 +131,8 @@ impl Node {
         metrics: Arc<Metrics>,
         registry: Arc<Registry>,
         revocations: Arc<Revocations>,
-        audit: Audit,
+        controls: Arc<Controls>,
+        audit: Arc<Audit>,
         settings: Settings,
         config: serde_json::Value,
     ) -> Arc<Self> {
@@ -141,6 +145,7 @@ impl Node {
             metrics,
             registry,
             revocations,
+            controls,
             audit,
             refusals: RefusalLog::new(),
             rates: ChannelRates::default(),

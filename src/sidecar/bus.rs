@@ -9,7 +9,6 @@ use crate::bus::remote::{Remote, RemoteOptions};
 use crate::bus::{Bus, Inflow, Memory};
 use crate::config::{BusChannel, BusMode, Config, LogSync};
 use crate::event::Interest;
-use crate::hub::Hub;
 use crate::log::{Log, Numbering};
 use crate::metrics::Metrics;
 use crate::outbox::{Limits, Outbox};
@@ -56,8 +55,7 @@ pub(super) fn refusal(config: &Config) -> Refusal {
 pub(super) async fn start(
     config: &Config,
     inflow: Arc<Inflow>,
-    log: &Log,
-    hub: &Arc<Hub>,
+    shore: Arc<Shore>,
     order: &Order,
     metrics: &Arc<Metrics>,
 ) -> Result<Arc<dyn Bus>, StartError> {
@@ -72,7 +70,7 @@ pub(super) async fn start(
         .await
         .map_err(|_| StartError::Threads(io::Error::other("the thread that opens the outbox ended")))?
         .map_err(StartError::Outbox)?;
-    let parts = Parts { config, inflow: inflow.clone(), log, hub, order, metrics, outbox };
+    let parts = Parts { config, inflow: inflow.clone(), shore, order, metrics, outbox };
     let bus = &config.bus;
     Ok(match (redis_options(bus), nats_options(bus), mode) {
         (Some(options), _, BusMode::PubSub) => {
@@ -95,8 +93,7 @@ pub(super) fn inflow(log: &Log) -> Arc<Inflow> {
 struct Parts<'a> {
     config: &'a Config,
     inflow: Arc<Inflow>,
-    log: &'a Log,
-    hub: &'a Arc<Hub>,
+    shore: Arc<Shore>,
     order: &'a Order,
     metrics: &'a Arc<Metrics>,
     outbox: Outbox,
@@ -117,13 +114,12 @@ impl Parts<'_> {
             interest: (backend.is_ordered() && !bus.channels.is_empty()).then(|| Interest::new(patterns)),
             dir: self.config.log.dir.clone(),
         };
-        let shore = Shore::new(self.log.clone(), self.hub.clone());
         Remote::start(
             backend,
             options,
             self.inflow,
             self.outbox,
-            shore,
+            self.shore,
             self.metrics.clone(),
             self.order.is_current.clone(),
         )

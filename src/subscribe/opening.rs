@@ -57,7 +57,7 @@ pub async fn open(source: &Arc<Source>, request: &Request) -> Opening {
     if request.cursor.is_none() && request.history == 0 && !request.last {
         return now;
     }
-    if let Some(cursor) = request.cursor {
+    if let Some(cursor) = &request.cursor {
         wait_for(source, cursor).await;
     }
     // What came meanwhile is read from the rings or the log like everything after the start.
@@ -70,7 +70,7 @@ pub async fn open(source: &Arc<Source>, request: &Request) -> Opening {
 }
 
 /// Waits for this node to come as far as a client was on another one: as a rule, the blink of an eye.
-async fn wait_for(source: &Source, cursor: Cursor) {
+async fn wait_for(source: &Source, cursor: &Cursor) {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while source.log.on_bus().is_some()
         && source.log.position_of(cursor).is_some_and(|position| position > source.hub.head())
@@ -81,9 +81,9 @@ async fn wait_for(source: &Source, cursor: Cursor) {
 }
 
 /// Where a cursor of a node that numbers by itself leads on another one: by its time, and some time before it.
-fn approximate(source: &Source, cursor: Cursor, head: Position) -> Option<Position> {
+fn approximate(source: &Source, cursor: &Cursor, head: Position) -> Option<Position> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let time = cursor.position.0 / POSITIONS_PER_MS;
+    let time = cursor.position()?.0 / POSITIONS_PER_MS;
     let known = OLDEST_MS..=(now + CLOCK_TOLERANCE).as_millis() as UnixMs;
     if !source.order.approximate || !known.contains(&time) {
         return None;
@@ -95,7 +95,7 @@ fn approximate(source: &Source, cursor: Cursor, head: Position) -> Option<Positi
 fn decide(source: &Source, request: &Request, head: Position) -> Opening {
     let mut opening =
         Opening { resume: Resume::None, start: head, told_lost: Position::ZERO, first: Vec::new() };
-    if let Some(cursor) = request.cursor {
+    if let Some(cursor) = &request.cursor {
         let resume = source.log.resume(&request.interest, cursor);
         opening.resume = match resume.status {
             ResumeStatus::Ok => Resume::Ok,

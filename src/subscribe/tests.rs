@@ -51,6 +51,7 @@ impl Bench {
                 expiry: Expiry::At(u64::MAX),
                 exclude: exclude.cloned(),
                 from: None,
+                way: None,
             };
             self.next = self.next.next();
             group.push(Arc::new(event));
@@ -75,6 +76,7 @@ impl Bench {
             expiry: Expiry::At(u64::MAX),
             exclude: None,
             from: None,
+            way: None,
         }
     }
 

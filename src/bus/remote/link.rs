@@ -8,7 +8,7 @@ use super::seen::Seen;
 use super::shared::{Shared, State};
 use crate::bus::backend::{Arrival, Backend, Content, Opened, Origin, Start, Tail};
 use crate::bus::{Arriving, Inflow, Outcome};
-use crate::event::{Epoch, Event, Interest, Position};
+use crate::event::{Epoch, Event, Interest, Position, Sender, Way};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -121,6 +121,9 @@ impl<B: Backend> Link<B> {
     /// Takes up what the bus has become since this node was last on it.
     async fn begin(&mut self, opened: Opened<B>) -> io::Result<B::Tail> {
         let Opened { sender, tail, epoch, start } = opened;
+        if start != Start::Continues {
+            self.landing.note_missed_controls();
+        }
         match start {
             Start::Continues => {}
             Start::Gap { up_to } => {
@@ -225,6 +228,8 @@ impl<B: Backend> Link<B> {
                     }
                 }
                 Ok(Err(error)) => return End::Broken(error.to_string()),
+                // Probes were not taken either: that none comes back says nothing about the link.
+                Err(_) if self.shared.refused_why().is_some() => {}
                 Err(_) => {
                     return End::Broken(format!(
                         "nothing has come back for {} s although probes were sent",
@@ -291,11 +296,16 @@ impl<B: Backend> Link<B> {
         let place = position.map(|position| self.landing.local(position));
         // Read again after a restart, so that repetitions are known: the log has it.
         let in_log = place.is_some_and(|place| place <= self.reader.landed);
+        let reserved = event.channel.is_reserved();
         let wanted = self.interest.as_ref().is_none_or(|interest| interest.matches(&event.channel));
         if repeated {
             self.shared.metrics.bus.duplicates_dropped.inc();
         }
-        if repeated || in_log || !wanted {
+        if repeated || in_log || !wanted || reserved {
+            // A control of this node was followed before it was sent.
+            if reserved && !repeated && !in_log && own.is_none() {
+                self.follow_control(event).await;
+            }
             if let Some(own) = own {
                 self.note_return(own);
             }
@@ -304,8 +314,12 @@ impl<B: Backend> Link<B> {
             }
             return;
         }
-        if sender.is_none() {
-            event.expiry = self.landing.expiry(&event.channel);
+        match sender {
+            None => event.expiry = self.landing.expiry(&event.channel),
+            Some((origin, number)) => {
+                let sender = Some(Sender { origin, number });
+                event.way = Some(Box::new(Way { sender, marks: None }));
+            }
         }
         let (slot, accepted) = match waiting {
             Some(waiting) => (waiting.slot, waiting.accepted),
@@ -324,6 +338,17 @@ impl<B: Backend> Link<B> {
         self.inflow.push_from_bus(event, slot, accepted, placed).await;
         if let Some(own) = own {
             self.note_return(own);
+        }
+    }
+
+    /// Does what another node asks for, before anything that follows it is handed on: once that is in the log, this is
+    /// not read again.
+    async fn follow_control(&mut self, event: Event) {
+        let landing = self.landing.clone();
+        let followed = tokio::task::spawn_blocking(move || landing.control(&event)).await;
+        if matches!(followed, Ok(false)) {
+            self.shared.metrics.bus.malformed.inc();
+            self.complain("a word to all nodes that this Sidewire does not know");
         }
     }
 

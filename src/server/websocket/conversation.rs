@@ -121,7 +121,7 @@ impl Session {
                     return self.deny(id, &denied);
                 }
                 let log = self.node.source.log.clone();
-                let after = after.map(|cursor| self.node.source.known_position(cursor));
+                let after = after.map(|cursor| self.node.source.known_position(&cursor));
                 if after == Some(None) {
                     return self.refuse(id, "reset", "the log of this cursor is gone: ask without it");
                 }
