@@ -68,6 +68,8 @@ mod scale;
 /// Clients that do not read.
 mod slow_clients;
 
+/// A disk that hangs, or fails once.
+mod bad_disk;
 /// WebSocket frames that break RFC 6455 or a limit.
 mod bad_frames;
 /// Requests that break HTTP itself.
