@@ -113,6 +113,8 @@ mod examples;
 mod command_line;
 /// The configuration: unknown keys, order of sources, `check-config`, reload.
 mod configuration;
+/// The documentation, where it speaks of the tests.
+mod documentation;
 /// `status`, `doctor`, `tail`.
 mod looking_inside;
 /// Probes, metrics, signals, logs, refusal to start.
