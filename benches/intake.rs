@@ -10,7 +10,9 @@ use sidewire::intake::{IntakeLimits, parse};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-const CURSOR: Cursor = Cursor { epoch: Epoch(1), position: Position(1) };
+fn cursor() -> Cursor {
+    Cursor::at(Epoch(1), Position(1))
+}
 const EVENT: &str = r#"{"channel":"cron.execution.5","event":"execution-update","data":{"job_id":5,"execution_id":8123,"status":"running","progress":45,"duration_ms":12500,"memory_mb":14.2,"timestamp":1767052800}}"#;
 
 fn main() {
@@ -40,12 +42,12 @@ fn main() {
     let event = event();
     for framing in [Framing::WebSocketJson, Framing::WebSocketMessagePack, Framing::Sse, Framing::SseRaw] {
         measure(&format!("encode {framing:?}, with a copy of the event"), 1, || {
-            let shown = Shown::new(event.clone(), CURSOR);
+            let shown = Shown::new(event.clone(), &cursor());
             !black_box(shown.frame(framing)).is_empty()
         });
     }
     measure("copy of the event alone", 1, || {
-        black_box(Shown::new(event.clone(), CURSOR)).event.position == Position(1)
+        black_box(Shown::new(event.clone(), &cursor())).event.position == Position(1)
     });
 }
 
@@ -66,6 +68,7 @@ fn event() -> Event {
         expiry: Expiry::Live,
         exclude: None,
         from: None,
+        way: None,
     }
 }
 

@@ -92,6 +92,7 @@ fn event(log: &Log, position: u64, time: u64, random: &mut Random) -> Arc<Event>
         expiry,
         exclude: None,
         from: None,
+        way: None,
     })
 }
 

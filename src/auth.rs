@@ -22,10 +22,11 @@ mod webhook;
 
 pub use call::{CallUrl, CallUrlError};
 pub use identity::Identity;
+pub(crate) use jitter::jitter;
 pub use keys::{Algorithm, AlgorithmError, KeyError};
 pub use permissions::{Grant, GrantError, GrantTemplate, Permissions, Right, Rights};
 pub use refusal::{Reason, Refusal};
-pub use revocations::{Revocations, RevokeError};
+pub use revocations::{Revocation, Revocations, RevokeError};
 pub use shared_token::SharedToken;
 pub use token::{Claims, SignError, TokenRules, sign};
 pub use webhook::{OnError, Question, WebhookOptions};

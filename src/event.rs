@@ -6,11 +6,15 @@ mod channel;
 mod cursor;
 mod interest;
 mod json;
+mod way;
 
 pub use channel::{Channel, ChannelError, Pattern};
-pub use cursor::{Cursor, CursorError, CursorText, Epoch, POSITIONS_PER_MS, Position};
+pub use cursor::{
+    Cursor, CursorError, CursorText, EarlyRange, EarlyRanges, Epoch, POSITIONS_PER_MS, Place, Position,
+};
 pub use interest::{Filter, Interest};
 pub use json::{Json, JsonError, MAX_JSON_DEPTH};
+pub use way::{MAX_SHARDS, Marks, Origin, Sender, Way, shard_of};
 
 use bytes::Bytes;
 use std::fmt;
@@ -52,6 +56,13 @@ impl EventId {
     pub fn fresh() -> Self {
         let mut buffer = uuid::Uuid::encode_buffer();
         Self((&*uuid::Uuid::now_v7().hyphenated().encode_lower(&mut buffer)).into())
+    }
+
+    /// When it was made, if it is a UUIDv7.
+    pub fn made_at(&self) -> Option<UnixMs> {
+        let uuid = uuid::Uuid::try_parse(self.as_str()).ok()?;
+        // Its first 48 bits (RFC 9562, section 5.7).
+        (uuid.get_version_num() == 7).then(|| (uuid.as_u128() >> 80) as UnixMs)
     }
 
     /// The id of the copy of an event that goes to one of several channels.
@@ -288,9 +299,21 @@ pub struct Event {
     pub exclude: Option<ConnectionId>,
     /// The client that published it; none for the app.
     pub from: Option<Box<Author>>,
+    /// How it came here over a bus; none on a node that is alone.
+    pub way: Option<Box<Way>>,
 }
 
 impl Event {
+    /// Who sent it over a bus.
+    pub fn sender(&self) -> Option<Sender> {
+        self.way.as_ref()?.sender
+    }
+
+    /// How far each shard of the bus had been read when it came, on a bus of several.
+    pub fn marks(&self) -> Option<&Marks> {
+        self.way.as_ref()?.marks.as_ref()
+    }
+
     /// Whether the log keeps it at all.
     pub fn is_stored(&self) -> bool {
         self.expiry != Expiry::Live
@@ -314,6 +337,9 @@ impl Event {
             + self.data.len()
             + tags
             + self.from.as_ref().map_or(0, |_| size_of::<Author>() + MAX_USER_BYTES)
+            + self.way.as_ref().map_or(0, |way| {
+                size_of::<Way>() + way.marks.as_ref().map_or(0, |marks| size_of_val(marks.positions()))
+            })
     }
 }
 

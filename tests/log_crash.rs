@@ -48,6 +48,7 @@ fn event(position: u64) -> Arc<Event> {
         expiry: Expiry::At(now() + 3_600_000),
         exclude: None,
         from: None,
+        way: None,
     })
 }
 
@@ -182,8 +183,8 @@ fn kills_at_any_time_lose_nothing_that_was_shown() {
 
 /// Reads and checks all events after a position and says which was the last; none if some are lost.
 fn read_everything(log: &Log, oldest: Position, interest: &Interest) -> Option<Option<u64>> {
-    let cursor = Cursor { epoch: log.epoch(), position: oldest };
-    if log.resume(interest, cursor).status != ResumeStatus::Ok {
+    let cursor = Cursor::at(log.epoch(), oldest);
+    if log.resume(interest, &cursor).status != ResumeStatus::Ok {
         return None;
     }
     let mut at = oldest;

@@ -4,20 +4,12 @@
 //! The remote bus does with it what is the same for all of them: retries, breaker, outbox, duplicates,
 //! probes, epochs. A backend knows its protocol and nothing else: it never retries, and holds no queue.
 
+pub use crate::event::Origin;
+
 use crate::event::{Epoch, Event, Position};
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-
-/// One run of one node. Its sequence numbers say which of its parcels came already.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct Origin(pub u64);
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
-    }
-}
 
 /// What is put on the bus.
 #[derive(Clone, Debug)]

@@ -233,7 +233,8 @@ fn from_node(read: &Read<'_>, ours: &str) -> Result<Content, &'static str> {
     if let Some(number) = ours.probe {
         return Ok(Content::Probe { origin, number });
     }
-    let channel = read.channel().ok_or("it has no channel")?;
+    let channel = text(read.channel).and_then(|text| Channel::from_node(&text).ok());
+    let channel = channel.ok_or("it has no channel")?;
     let id = read.id().ok_or("it has no id")?;
     let data = read.data.ok_or("it has no payload")?;
     let data = if ours.bytes {
@@ -265,6 +266,7 @@ fn from_node(read: &Read<'_>, ours: &str) -> Result<Content, &'static str> {
                 Some(Box::new(author.map_err(|_| "its sender has no user name")?))
             }
         },
+        way: None,
     };
     let sequence = ours.seq.ok_or("it has no sequence number")?;
     Ok(Content::Event { event: Box::new(event), sender: Some((origin, sequence)) })
@@ -287,6 +289,7 @@ fn foreign(channel: &str, data: Data, read: &Read<'_>, now: UnixMs) -> Content {
         expiry: Expiry::At(UnixMs::MAX),
         exclude: None,
         from: None,
+        way: None,
     };
     Content::Event { event: Box::new(event), sender: None }
 }

@@ -101,7 +101,7 @@ fn export(directory: &Path) -> Result<(), Failure> {
     let mut out = BufWriter::new(io::stdout().lock());
     // The cursors are those of this log: a client could resume with them.
     let exported = Log::export(directory, &mut |cursor, event| {
-        let shown = Shown::new(event.clone(), cursor);
+        let shown = Shown::new(event.clone(), &cursor);
         out.write_all(shown.frame(Framing::Lines))
     });
     match exported {

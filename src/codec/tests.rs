@@ -28,12 +28,13 @@ fn event(data: Data, tags: &[(&str, &str)]) -> Event {
         expiry: Expiry::Live,
         exclude: None,
         from: None,
+        way: None,
     }
 }
 
 fn at_its_place(event: Event) -> Shown {
-    let cursor = Cursor { epoch: EPOCH, position: event.position };
-    Shown::new(event, cursor)
+    let cursor = Cursor::at(EPOCH, event.position);
+    Shown::new(event, &cursor)
 }
 
 fn shown(data: Data, tags: &[(&str, &str)]) -> Shown {
@@ -189,14 +190,14 @@ fn messages_of_the_server() {
 
 #[test]
 fn messages_of_clients() {
-    let cursor = Cursor { epoch: EPOCH, position: Position(5) };
+    let cursor = Cursor::at(EPOCH, Position(5));
     let message = ClientMessage::parse_json(&format!(
         r#"{{"type":"subscribe","id":1,"channels":["a.*"],"cursor":"{CURSOR}","history":5,"last":true,"events":["x"],"tags":{{"k":"v"}},"new":1}}"#
     ));
     let Ok(ClientMessage::Subscribe(subscribe)) = message else { panic!("{message:?}") };
     assert_eq!(subscribe.id.as_ref().map(MessageId::as_json), Some("1"));
     assert_eq!(subscribe.channels, [Pattern::parse("a.*").unwrap()]);
-    assert_eq!((subscribe.cursor, subscribe.history, subscribe.last), (Some(cursor), Some(5), true));
+    assert_eq!((subscribe.cursor, subscribe.history, subscribe.last), (Some(cursor.clone()), Some(5), true));
     assert_eq!(subscribe.filter.events, [EventName::parse("x").unwrap()]);
     assert_eq!(subscribe.filter.tags, [("k".into(), "v".into())]);
 

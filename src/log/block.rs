@@ -137,6 +137,8 @@ pub(super) struct Block {
     pub(super) channels: Vec<Channel>,
     pub(super) names: Vec<EventName>,
     pub(super) entries: Vec<Entry>,
+    /// The marks of all entries that have any, one after the other.
+    marks: Vec<u64>,
 }
 
 /// What selection needs of one event.
@@ -148,6 +150,8 @@ pub(super) struct Entry {
     pub(super) name: u32,
     body: std::ops::Range<u32>,
     id: u32,
+    /// Where its marks stand.
+    marks: std::ops::Range<u32>,
 }
 
 impl Entry {
@@ -188,11 +192,15 @@ impl Block {
             names.push(EventName::parse(reader.text()?).map_err(|_| Damaged)?);
         }
         let mut entries: Vec<Entry> = Vec::new();
+        let mut all_marks = Vec::new();
         let mut previous = Previous::default();
         let mut body = 0u32;
         let mut id_reader = Reader::new(&ids);
         for _ in 0..count {
             let head = record::read_head(&mut reader, &mut previous)?;
+            let marks = all_marks.len() as u32;
+            all_marks.extend_from_slice(previous.marks(&head));
+            let marks = marks..all_marks.len() as u32;
             let channel = reader.varint()? as u32;
             let id = (ids.len() - id_reader.rest().len()) as u32;
             let mut name = 0;
@@ -204,7 +212,7 @@ impl Block {
                 names.get(name as usize).ok_or(Damaged)?;
             }
             channels.get(channel as usize).ok_or(Damaged)?;
-            entries.push(Entry { head, channel, name, body: start..body, id });
+            entries.push(Entry { head, channel, name, body: start..body, id, marks });
         }
         if reader.rest().len() != body as usize {
             return Err(Damaged);
@@ -213,7 +221,7 @@ impl Block {
         for entry in &mut entries {
             entry.body = entry.body.start + heads_end..entry.body.end + heads_end;
         }
-        Ok(Self { raw, ids, channels, names, entries })
+        Ok(Self { raw, ids, channels, names, entries, marks: all_marks })
     }
 
     /// Makes one event whole.
@@ -227,7 +235,13 @@ impl Block {
         let extras = record::read_extras(&mut reader, &entry.head)?;
         let channel = self.channels.get(entry.channel as usize).ok_or(Damaged)?.clone();
         let name = self.names.get(entry.name as usize).ok_or(Damaged)?.clone();
-        record::whole(&entry.head, id, channel, name, extras, reader.rest())
+        let way = entry.head.way(self.marks_of(entry));
+        record::whole(&entry.head, id, channel, name, extras, way, reader.rest())
+    }
+
+    /// How far each shard of the bus had been read with an event; empty on a bus of one.
+    pub(super) fn marks_of(&self, entry: &Entry) -> &[u64] {
+        &self.marks[entry.marks.start as usize..entry.marks.end as usize]
     }
 
     /// About how many bytes it takes in memory.
@@ -235,6 +249,7 @@ impl Block {
         self.raw.len()
             + self.ids.len()
             + self.entries.len() * size_of::<Entry>()
+            + size_of_val(&*self.marks)
             + (self.channels.len() + self.names.len()) * 48
     }
 }
@@ -251,6 +266,7 @@ mod tests {
                 0 => event(n * 7).channel("a").bytes(vec![n as u8; 100]).build(),
                 1 => event(n * 7).id(&format!("order-{n}")).name("order").tag("k", "v").build(),
                 2 => event(n * 7).id("550e8400-e29b-41d4-a716-446655440000").exclude("c").build(),
+                _ if n % 3 == 0 => event(n * 7).way(Some((n % 5, n)), &[n, n + 9, 3]).build(),
                 _ => event(n * 7).build(),
             })
             .collect();

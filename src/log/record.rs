@@ -1,9 +1,11 @@
 //! An event as bytes, field by field. Journals write the fields of an event together, blocks write like
 //! beside like, because that compresses better.
 
+use super::way::{self, WaysBefore};
 use super::wire::{Damaged, Reader, put_bytes, put_signed, put_varint};
 use crate::event::{
-    Author, Channel, ConnectionId, Data, Event, EventId, EventName, Expiry, Json, Position, Tags, UnixMs,
+    Author, Channel, ConnectionId, Data, Event, EventId, EventName, Expiry, Json, Position, Sender, Tags,
+    UnixMs, Way,
 };
 use bytes::Bytes;
 
@@ -17,7 +19,10 @@ const ID_UUID: u8 = 16;
 const ID_UUID_7: u8 = 32;
 /// Not an event any more: it only tells a reader that one was here.
 const STUB: u8 = 64;
+/// A second byte of flags follows: those of the way over the bus, and the one below.
+const HAS_MORE: u8 = 128;
 const HAS_AUTHOR: u8 = 128;
+const _: () = assert!(HAS_AUTHOR & way::BITS == 0, "each has its own bits");
 
 /// What the next record is told relative to: positions and times are near each other.
 #[derive(Clone, Copy, Default)]
@@ -26,12 +31,22 @@ pub(super) struct Previous {
     pub(super) time: UnixMs,
     /// How long the event before was to be kept.
     keep: i64,
+    ways: WaysBefore,
+}
+
+impl Previous {
+    /// The marks of the event whose head was read last; empty if it has none.
+    pub(super) fn marks(&self, head: &Head) -> &[u64] {
+        self.ways.marks(head.more)
+    }
 }
 
 /// The fields that selection needs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Head {
     flags: u8,
+    more: u8,
+    sender: Option<Sender>,
     pub(super) position: Position,
     pub(super) time: UnixMs,
     pub(super) expiry: UnixMs,
@@ -40,22 +55,36 @@ pub(super) struct Head {
 /// Appends the head of a stored event; `previous` moves on.
 pub(super) fn put_head(out: &mut Vec<u8>, event: &Event, previous: &mut Previous) {
     let Expiry::At(expiry) = event.expiry else { unreachable!("live-only events are never stored") };
-    out.push(flags(event));
+    let mut more = event.way.as_ref().map_or(0, |way| previous.ways.bits(way));
+    if event.from.is_some() {
+        more |= HAS_AUTHOR;
+    }
+    if more == 0 {
+        out.push(flags(event));
+    } else {
+        out.extend_from_slice(&[flags(event) | HAS_MORE, more]);
+    }
     put_varint(out, event.position.0 - previous.position);
     put_signed(out, event.time.wrapping_sub(previous.time) as i64);
     let keep = expiry.wrapping_sub(event.time) as i64;
     put_signed(out, keep.wrapping_sub(previous.keep));
-    *previous = Previous { position: event.position.0, time: event.time, keep };
+    if let Some(way) = &event.way {
+        previous.ways.put(out, way);
+    }
+    (previous.position, previous.time, previous.keep) = (event.position.0, event.time, keep);
 }
 
 /// Reads a head; `previous` moves on.
 pub(super) fn read_head(reader: &mut Reader<'_>, previous: &mut Previous) -> Result<Head, Damaged> {
     let flags = reader.byte()?;
+    let more = if flags & HAS_MORE != 0 { reader.byte()? } else { 0 };
     let position = previous.position.checked_add(reader.varint()?).ok_or(Damaged)?;
     let time = previous.time.wrapping_add(reader.signed()? as u64);
     let keep = previous.keep.wrapping_add(reader.signed()?);
-    *previous = Previous { position, time, keep };
-    Ok(Head { flags, position: Position(position), time, expiry: time.wrapping_add(keep as u64) })
+    let sender = previous.ways.read(reader, more)?;
+    (previous.position, previous.time, previous.keep) = (position, time, keep);
+    let (position, expiry) = (Position(position), time.wrapping_add(keep as u64));
+    Ok(Head { flags, more, sender, position, time, expiry })
 }
 
 /// Appends the head of a stub: what is left of the newest removed event of a channel.
@@ -157,7 +186,7 @@ pub(super) fn read_extras(reader: &mut Reader<'_>, head: &Head) -> Result<Extras
         true => Some(ConnectionId::parse(reader.text()?).map_err(|_| Damaged)?),
         false => None,
     };
-    let from = match head.flags & HAS_AUTHOR != 0 {
+    let from = match head.more & HAS_AUTHOR != 0 {
         true => {
             let user = Some(reader.text()?).filter(|user| !user.is_empty());
             let connection = ConnectionId::parse(reader.text()?).map_err(|_| Damaged)?;
@@ -176,6 +205,13 @@ pub(super) fn data_bytes(event: &Event) -> &[u8] {
     }
 }
 
+impl Head {
+    /// How the event came over a bus, whose marks are these.
+    pub(super) fn way(&self, marks: &[u64]) -> Option<Box<Way>> {
+        way::whole(self.sender, marks)
+    }
+}
+
 /// Makes an event whole again.
 pub(super) fn whole(
     head: &Head,
@@ -183,6 +219,7 @@ pub(super) fn whole(
     channel: Channel,
     name: EventName,
     extras: Extras,
+    way: Option<Box<Way>>,
     data: &[u8],
 ) -> Result<Event, Damaged> {
     let data = match head.flags & DATA_JSON != 0 {
@@ -201,6 +238,7 @@ pub(super) fn whole(
         expiry: Expiry::At(head.expiry),
         exclude: extras.exclude,
         from: extras.from,
+        way,
     })
 }
 
@@ -217,11 +255,12 @@ pub(super) fn put_record(out: &mut Vec<u8>, event: &Event, previous: &mut Previo
 /// Reads a whole event.
 pub(super) fn read_record(reader: &mut Reader<'_>, previous: &mut Previous) -> Result<Event, Damaged> {
     let head = read_head(reader, previous)?;
+    let way = head.way(previous.marks(&head));
     let channel = Channel::parse(reader.text()?).map_err(|_| Damaged)?;
     let name = EventName::parse(reader.text()?).map_err(|_| Damaged)?;
     let id = read_id(reader, &head)?;
     let extras = read_extras(reader, &head)?;
-    whole(&head, id, channel, name, extras, reader.bytes()?)
+    whole(&head, id, channel, name, extras, way, reader.bytes()?)
 }
 
 fn flags(event: &Event) -> u8 {
@@ -241,9 +280,6 @@ fn flags(event: &Event) -> u8 {
     }
     if event.exclude.is_some() {
         flags |= HAS_EXCLUDE;
-    }
-    if event.from.is_some() {
-        flags |= HAS_AUTHOR;
     }
     flags
 }
@@ -295,8 +331,38 @@ mod tests {
     }
 
     #[test]
+    fn the_ways_of_several_events_come_back_in_few_bytes() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut marks = [9_u64 << 40, 0, 7 << 40];
+        let events: Vec<_> = (1..400_u64)
+            .map(|n| {
+                let event = super::super::testing::event(n).from((n % 50 == 0).then_some("ann"));
+                marks[random.usize(0..3)] += random.u64(0..1 << 20);
+                let origin = match n % 100 {
+                    0 => n,
+                    _ => random.u64(1..4),
+                };
+                event.way((n % 7 != 0).then_some((origin, n)), if n % 90 < 80 { &marks } else { &[] }).build()
+            })
+            .collect();
+        let (mut out, mut plain) = (Vec::new(), Vec::new());
+        let (mut previous, mut bare) = (Previous::default(), Previous::default());
+        for event in &events {
+            put_record(&mut out, event, &mut previous);
+            put_record(&mut plain, &Event { way: None, ..event.clone() }, &mut bare);
+        }
+        assert!(out.len() - plain.len() < 9 * events.len(), "{} of {}", out.len() - plain.len(), plain.len());
+        let (mut reader, mut previous) = (Reader::new(&out), Previous::default());
+        for event in &events {
+            assert_eq!(read_record(&mut reader, &mut previous).as_ref(), Ok(event));
+        }
+        assert!(reader.is_at_end());
+    }
+
+    #[test]
     fn any_cut_or_flip_is_damage_or_another_event_but_no_panic() {
-        let event = super::super::testing::event(7).tag("a", "b").from(Some("ann")).build();
+        let event = super::super::testing::event(7).tag("a", "b").from(Some("ann"));
+        let event = event.way(Some((9, 300)), &[1, 2 << 50]).build();
         let mut out = Vec::new();
         put_record(&mut out, &event, &mut Previous::default());
         for at in 0..out.len() {

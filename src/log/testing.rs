@@ -2,8 +2,8 @@
 
 use super::{Log, LogOptions};
 use crate::event::{
-    Author, Channel, ConnectionId, Data, Event, EventId, EventName, Expiry, Filter, Interest, Json, Pattern,
-    Position, Tags, UnixMs,
+    Author, Channel, ConnectionId, Data, Event, EventId, EventName, Expiry, Filter, Interest, Json, Marks,
+    Origin, Pattern, Position, Sender, Tags, UnixMs, Way,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -25,6 +25,7 @@ pub(super) fn event(position: u64) -> Builder {
         expiry: Expiry::At(now() + 3_600_000),
         exclude: None,
         from: None,
+        way: None,
     })
 }
 
@@ -70,6 +71,14 @@ impl Builder {
     pub(super) fn from(mut self, user: Option<&str>) -> Self {
         let connection = ConnectionId::parse("n-1").unwrap();
         self.0.from = Some(Box::new(Author::new(user, connection).unwrap()));
+        self
+    }
+
+    /// Sent by a node as its so-manieth event, with the marks of the shards, if there are several.
+    pub(super) fn way(mut self, sender: Option<(u64, u64)>, marks: &[u64]) -> Self {
+        let sender = sender.map(|(origin, number)| Sender { origin: Origin(origin), number });
+        let marks = Marks::new(marks.iter().copied().map(Position).collect::<Vec<_>>());
+        self.0.way = (sender.is_some() || marks.is_some()).then(|| Box::new(Way { sender, marks }));
         self
     }
 

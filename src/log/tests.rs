@@ -3,6 +3,7 @@
 mod damage;
 mod eras;
 mod life;
+mod marks;
 mod model;
 mod retention;
 mod starts;

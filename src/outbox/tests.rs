@@ -36,6 +36,7 @@ fn entry(sequence: u64, payload_bytes: usize) -> Entry {
         expiry: if sequence.is_multiple_of(5) { Expiry::Live } else { Expiry::At(unix_ms() + 60_000) },
         exclude: None,
         from: None,
+        way: None,
     };
     Entry { origin: Origin(7), sequence, event: Arc::new(event) }
 }

@@ -111,7 +111,7 @@ impl Asked {
         Request {
             interest: Interest::new(self.patterns.iter().cloned()),
             filter: self.filter.clone(),
-            cursor: self.cursor,
+            cursor: self.cursor.clone(),
             history: self.history,
             last: self.last,
         }

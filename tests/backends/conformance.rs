@@ -63,6 +63,7 @@ fn event(id: &str, data: Data) -> Event {
         expiry: Expiry::At(1_800_000_060_000),
         exclude: None,
         from: None,
+        way: None,
     }
 }
 

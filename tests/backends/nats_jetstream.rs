@@ -137,6 +137,7 @@ fn event_of(data: Data, tags: Tags, number: u64) -> Parcel {
         expiry: Expiry::At(u64::MAX),
         exclude: None,
         from: None,
+        way: None,
     };
     Parcel::Event { event: Arc::new(event), origin: Origin(1), sequence: number }
 }

@@ -83,6 +83,8 @@ mod bad_peers;
 mod bus_access;
 /// A node that was off reads on; one that comes too late says so.
 mod bus_catch_up;
+/// Who is cut off or revoked on one node is so on every node.
+mod bus_control;
 /// Each event once and in one order, whatever the bus does with it.
 mod bus_exactly_once;
 /// JetStream while many publish: consumers, leaders and servers that go and come.
@@ -99,6 +101,8 @@ mod bus_plain;
 mod bus_probe;
 /// A client comes back to any node.
 mod bus_resume;
+/// A bus that is split into shards.
+mod bus_shards;
 /// A node moves from one bus to another.
 mod bus_switch;
 
@@ -121,5 +125,7 @@ mod looking_inside;
 mod operations;
 /// Ready, reloading, stopping and the watchdog as systemd hears them; sockets that it passes.
 mod systemd;
+/// What became of one event: `/v1/trace`, and the command.
+mod trace;
 /// What older versions left behind.
 mod upgrade;

@@ -18,6 +18,7 @@ fn event(data: Data) -> Event {
         expiry: Expiry::At(NOW + 60_000),
         exclude: Some(ConnectionId::parse("c-1").unwrap()),
         from: None,
+        way: None,
     }
 }
 

@@ -10,7 +10,7 @@ const EVENT: &str = r#"{"type":"event","channel":"a","event":"e","data":1,"id":"
 
 #[test]
 fn a_cursor_is_told_from_a_time() {
-    let cursor = Cursor { epoch: Epoch(1), position: Position(2) }.encode().to_string();
+    let cursor = Cursor::at(Epoch(1), Position(2)).encode().to_string();
     assert_eq!(cursor.parse(), Ok(Since::Cursor(cursor.clone())));
     for text in ["10m", "1700000000000", "2024-01-01T00:00:00Z"] {
         assert!(matches!(text.parse(), Ok(Since::Time(_))), "{text}");

@@ -83,8 +83,7 @@ fn flips_cuts_and_zeroes_anywhere_are_survived() {
                 );
             }
             if read.len() < all.len() {
-                let resume =
-                    log.resume(&interest(&[">"]), Cursor { epoch: log.epoch(), position: Position(1) });
+                let resume = log.resume(&interest(&[">"]), &Cursor::at(log.epoch(), Position(1)));
                 let mut lost = resume.status != ResumeStatus::Ok;
                 let mut at = Position(1);
                 while at < log.head() && !lost {
@@ -125,7 +124,7 @@ fn a_log_that_was_set_back_gets_a_new_epoch() {
     let log = open(dir.path());
     assert_ne!(log.epoch(), epoch);
     assert!(log.next_position() > head);
-    let resume = log.resume(&interest(&[">"]), Cursor { epoch, position: head });
+    let resume = log.resume(&interest(&[">"]), &Cursor::at(epoch, head));
     assert_eq!(resume.status, ResumeStatus::Reset);
     let epoch = log.epoch();
     drop(log);
@@ -151,8 +150,7 @@ fn a_generation_that_vanished_is_a_hole() {
     let log = Log::open(with).unwrap();
     let after = read_all(&log, &[">"]);
     assert!(after.len() < before.len() && after.first() == before.first() && after.last() == before.last());
-    let status =
-        |position| log.resume(&interest(&["user.>"]), Cursor { epoch: log.epoch(), position }).status;
+    let status = |position| log.resume(&interest(&["user.>"]), &Cursor::at(log.epoch(), position)).status;
     assert_eq!(status(before[3].position), ResumeStatus::Expired);
     assert_eq!(status(before[before.len() - 3].position), ResumeStatus::Ok);
     assert!(log.stats().damaged > 0);

@@ -165,11 +165,11 @@ fn packed_events_are_found_by_everything() {
         .last_of_each(&interest(&["user.4*.>".replace('*', "2").as_str()]), &Filter::default(), 10)
         .unwrap();
     assert_eq!(each.len(), 2);
-    let resume = |position| log.resume(&interest(&["user.>"]), Cursor { epoch: log.epoch(), position });
+    let resume = |position| log.resume(&interest(&["user.>"]), &Cursor::at(log.epoch(), position));
     assert_eq!(resume(all[5].position), Resume { status: ResumeStatus::Ok, start: all[5].position });
     assert_eq!(resume(Position(log.head().0 + 1)).status, ResumeStatus::Reset);
-    let other = Cursor { epoch: Epoch(log.epoch().0 ^ 1), position: all[5].position };
-    assert_eq!(log.resume(&interest(&["a"]), other).status, ResumeStatus::Reset);
+    let other = Cursor::at(Epoch(log.epoch().0 ^ 1), all[5].position);
+    assert_eq!(log.resume(&interest(&["a"]), &other).status, ResumeStatus::Reset);
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn cursors_from_before_a_crash_are_told_apart() {
     log.append(std::slice::from_ref(&first)).unwrap();
     drop(log);
     let log = open(dir.path());
-    let resume = |position| log.resume(&interest(&[">"]), Cursor { epoch: log.epoch(), position });
+    let resume = |position| log.resume(&interest(&[">"]), &Cursor::at(log.epoch(), position));
     // Shown before the power went, and gone: never the start of something else.
     let shown = Position(first.position.0 + 3);
     assert_eq!(resume(shown).status, ResumeStatus::Expired);
@@ -195,10 +195,7 @@ fn cursors_from_before_a_crash_are_told_apart() {
     wait_for("packing", || log.stats().journals == 0);
     drop(log);
     let log = open(dir.path());
-    assert_eq!(
-        log.resume(&interest(&[">"]), Cursor { epoch: log.epoch(), position: shown }).status,
-        ResumeStatus::Expired
-    );
+    assert_eq!(log.resume(&interest(&[">"]), &Cursor::at(log.epoch(), shown)).status, ResumeStatus::Expired);
 }
 
 #[test]
@@ -286,7 +283,7 @@ fn after_a_failed_sync_the_end_is_written_anew() {
     drop(log);
     let log = open(dir.path());
     assert_eq!(read_all(&log, &[">"]), expected);
-    let resume = log.resume(&interest(&[">"]), Cursor { epoch: log.epoch(), position: expected[0].position });
+    let resume = log.resume(&interest(&[">"]), &Cursor::at(log.epoch(), expected[0].position));
     assert_eq!(resume.status, ResumeStatus::Ok);
     wait_for("packing", || log.stats().journals == 0);
     assert_eq!(read_all(&log, &[">"]), expected);

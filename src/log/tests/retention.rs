@@ -10,7 +10,7 @@ fn budget() -> Budget {
 }
 
 fn status(log: &Log, patterns: &[&str], position: Position) -> ResumeStatus {
-    log.resume(&interest(patterns), Cursor { epoch: log.epoch(), position }).status
+    log.resume(&interest(patterns), &Cursor::at(log.epoch(), position)).status
 }
 
 /// Everything that is kept, read while nothing expires: a reader that is overtaken is told of a gap.

@@ -23,7 +23,7 @@ fn append_one(log: &Log) -> Position {
 }
 
 fn status(log: &Log, position: Position) -> ResumeStatus {
-    log.resume(&interest(&[">"]), Cursor { epoch: log.epoch(), position }).status
+    log.resume(&interest(&[">"]), &Cursor::at(log.epoch(), position)).status
 }
 
 #[test]
