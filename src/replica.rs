@@ -18,6 +18,7 @@ use crate::event::Event;
 use crate::hub::Hub;
 use crate::log::Log;
 use crate::metrics::Metrics;
+use crate::redact::Redactor;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -103,7 +104,7 @@ const WAVE: usize = 32;
 const TRIM_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Replica {
-    /// Starts the stages.
+    /// Starts the stages. `redactor` is for events that others published.
     pub fn start(
         inflow: Arc<Inflow>,
         log: Log,
@@ -111,6 +112,7 @@ impl Replica {
         policy: SyncPolicy,
         refusal: Refusal,
         metrics: Arc<Metrics>,
+        redactor: Redactor,
     ) -> std::io::Result<Self> {
         let health = Arc::<Health>::default();
         let (to_fan_out, showing) = mpsc::channel(GROUPS_IN_FLIGHT);
@@ -122,8 +124,16 @@ impl Replica {
             std::thread::Builder::new().name("log-sync".into()).spawn(move || settling.run())?;
         let nudged = inflow.clone();
         let nudging = tokio::spawn(async move { nudged.keep_nudging().await });
-        let writer =
-            writer::Writer { inflow, log, settler, to_fan_out, metrics, health: health.clone(), refusal };
+        let writer = writer::Writer {
+            inflow,
+            log,
+            settler,
+            to_fan_out,
+            metrics,
+            health: health.clone(),
+            refusal,
+            redactor,
+        };
         let writer_thread = std::thread::Builder::new().name("log-append".into()).spawn(|| writer.run())?;
         Ok(Self {
             writer: writer_thread,
