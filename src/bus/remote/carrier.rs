@@ -71,9 +71,9 @@ pub(super) struct Carrier<S> {
     /// Up to here the outbox has been sent or looked at.
     drained: Option<Number>,
     probes: Vec<u64>,
-    /// Whether events that wait on the disk are shown to the clients of this node. Not while the outbox holds
-    /// events of an earlier run, which come before them.
-    shows_early: bool,
+    /// Nothing is shown early until the event of this number has come back, as it and all before it were not:
+    /// at first because the outbox holds events of an earlier run, which come before those of this one.
+    early_after: Option<u64>,
     backoff: Backoff,
     paused_until: Option<Instant>,
     pace: Pace,
@@ -107,7 +107,7 @@ impl<S: Sender> Carrier<S> {
             storing: None,
             drained: None,
             probes: Vec::new(),
-            shows_early: is_empty,
+            early_after: (!is_empty).then_some(1),
             backoff: Backoff::default(),
             paused_until: None,
             pace: Pace::default(),
@@ -281,10 +281,14 @@ impl<S: Sender> Carrier<S> {
     }
 
     async fn show_early(&mut self, direct: &Direct) {
-        if self.shows_early {
-            let (event, number) = (direct.event.clone(), direct.number);
-            self.inflow.push_when_room(Arriving::Early { event, number }).await;
+        let (event, number) = (direct.event.clone(), direct.number);
+        let returned = self.shared.returned_up_to.load(Ordering::Acquire);
+        if self.early_after.is_some_and(|after| returned < after) {
+            self.early_after = Some(number);
+            return;
         }
+        self.early_after = None;
+        self.inflow.push_when_room(Arriving::Early { event, number }).await;
     }
 
     /// Sends what waits, unless something is under way.
@@ -292,7 +296,6 @@ impl<S: Sender> Carrier<S> {
         let idle = self.to_store.is_empty() && self.storing.is_none() && self.sending.is_none();
         if self.by_disk && idle && self.outbox.is_empty() && !self.pace.is_slow() {
             self.by_disk = false;
-            self.shows_early = true;
             self.drained = None;
         }
         if self.sending.is_some() || self.paused_until.is_some_and(|until| until > Instant::now()) {
