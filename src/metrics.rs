@@ -67,6 +67,10 @@ pub struct Metrics {
     pub published_bytes: IntCounter,
     /// Publishes whose id was known.
     pub duplicates: IntCounter,
+    /// Events that a newer one replaced before they went out.
+    pub conflated_events: IntCounter,
+    /// Events that wait for their time on a channel of which only the newest counts.
+    pub held_events: IntGauge,
     /// From the parsed request to its answer.
     pub publish_seconds: Histogram,
     /// From the acceptance of an event to its write to a socket, of a sample of the deliveries.
@@ -93,6 +97,7 @@ pub struct Metrics {
     pub resident_bytes: IntGauge,
     /// What a remote bus says of itself.
     pub bus: BusMetrics,
+    controls: IntCounterVec,
     /// The last probe's way through the bus.
     pub probe_seconds: Histogram,
 }
@@ -206,6 +211,12 @@ impl Metrics {
             published_events: counter(&registry, "published_events_total", "Events accepted"),
             published_bytes: counter(&registry, "published_bytes_total", "Payload bytes of accepted events"),
             duplicates: counter(&registry, "duplicates_total", "Publishes whose id was known already"),
+            conflated_events: counter(
+                &registry,
+                "conflated_events_total",
+                "Events that a newer one replaced, on channels with when_over = latest",
+            ),
+            held_events: gauge(&registry, "held_events", "Events that wait for their time on such channels"),
             publish_seconds: histogram(
                 &registry,
                 "publish_duration_seconds",
@@ -298,6 +309,12 @@ impl Metrics {
                     "How long the oldest of them has waited",
                 ),
             },
+            controls: counters(
+                &registry,
+                "controls_total",
+                "Disconnects and revocations, and questions for them, by who asked for it: the app here or a node",
+                &["from", "what"],
+            ),
             probe_seconds: histogram(
                 &registry,
                 "bus_probe_duration_seconds",
@@ -326,6 +343,11 @@ impl Metrics {
     /// Counts a close by this node. The codes come from one table.
     pub fn closed(&self, code: u16) {
         self.closes.with_label_values(&[&code.to_string()]).inc();
+    }
+
+    /// Counts a word of the app or of another node on whom to let in. Both labels are words of the source.
+    pub fn control(&self, from: &'static str, what: &'static str) {
+        self.controls.with_label_values(&[from, what]).inc();
     }
 
     /// Clients connected now.

@@ -17,7 +17,7 @@ pub use opening::{MAX_HISTORY, OVERLAP, Opening, Request, open};
 use crate::codec::Shown;
 use crate::event::{ConnectionId, Cursor, Event, Filter, Interest, Pattern, Position, Sender};
 use crate::hub::{Batch, EarlySeen, EarlyTake, Feed, Hub, Signal, Take, Ticket};
-use crate::log::Log;
+use crate::log::{Log, ReadError};
 use slab::Slab;
 use smallvec::SmallVec;
 use std::sync::Arc;
@@ -55,9 +55,27 @@ impl Source {
 
     /// The position that a cursor names, if it is one of this log. On a bus it may be one that this node has not
     /// come to yet.
-    pub fn known_position(&self, cursor: &Cursor) -> Option<Position> {
-        let position = self.log.position_of(cursor)?;
-        (position <= self.hub.head() || self.log.on_bus().is_some()).then_some(position)
+    pub fn known_position(&self, cursor: &Cursor) -> Result<Option<Position>, ReadError> {
+        Ok(self.log.position_of(cursor)?.filter(|position| self.is_known(*position)))
+    }
+
+    /// The same for who wants what comes before: where nodes have orders of their own, some of it may stand here
+    /// behind the place that the cursor leads to.
+    pub fn known_end(&self, cursor: &Cursor) -> Result<Option<Position>, ReadError> {
+        Ok(self.log.reached_by(cursor)?.filter(|position| self.is_known(*position)))
+    }
+
+    fn is_known(&self, position: Position) -> bool {
+        position <= self.hub.head() || self.log.is_on_bus()
+    }
+
+    /// Events of a page without those that a cursor says its holder has, wherever they stand here.
+    pub fn not_had(&self, mut events: Vec<Arc<Event>>, cursor: &Cursor) -> Vec<Arc<Event>> {
+        if let Some(had) = Had::of(cursor) {
+            let cursors = self.log.cursors();
+            events.retain(|event| cursors.of_event(event).epoch != cursor.epoch || !had.has(event));
+        }
+        events
     }
 
     /// Events of the log as they are shown to clients.
@@ -403,7 +421,9 @@ impl Subscription {
             });
             match peek {
                 None => return Live::Behind,
-                Some(peek) if peek.beyond => signal.mark(key),
+                Some(peek) if peek.beyond => {
+                    signal.mark(key);
+                }
                 Some(_) => {}
             }
         }

@@ -41,20 +41,21 @@ impl Senders {
             }
             let numbers = known.entry(sender.origin).or_default();
             if numbers.len() < shards {
-                let all = numbers.first().copied().unwrap_or(0);
-                numbers.resize(shards, all);
+                numbers.resize(shards, 0);
             }
             numbers[shard] = numbers[shard].max(sender.number);
         }
     }
 
-    /// Takes note of what was shown, or stands in the log, before this node began.
-    pub(super) fn note(&self, sender: Sender) {
+    /// Takes note of what was shown on a shard, or stands in the log, before this node began.
+    pub(super) fn note(&self, sender: Sender, shard: usize) {
         let mut known = self.lock();
         if known.len() < MOST_SENDERS || known.contains_key(&sender.origin) {
-            for number in known.entry(sender.origin).or_insert_with(|| SmallVec::from_elem(0, 1)) {
-                *number = (*number).max(sender.number);
+            let numbers = known.entry(sender.origin).or_default();
+            if numbers.len() <= shard {
+                numbers.resize(shard + 1, 0);
             }
+            numbers[shard] = numbers[shard].max(sender.number);
         }
     }
 

@@ -219,7 +219,7 @@ impl Client {
         }
         let (log, channel, cursor) = (self.node.source.log.clone(), channel.clone(), cursor.clone());
         let had = Had::of(&cursor);
-        let read = move || Ok((log.last(&channel)?, log.position_of(&cursor)));
+        let read = move || Ok((log.last(&channel)?, log.position_of(&cursor)?));
         let (last, position) = history::blocking(read).await?;
         Ok(last.is_some_and(|last| {
             let has = had.is_some_and(|had| had.has(&last));

@@ -36,11 +36,15 @@ pub(super) async fn events(
         access.require(Right::History, &patterns)
     };
     allowed.map_err(|denied| node.denied(access, &denied))?;
+    let after = parameters.cursor("after")?;
     let position = async |name| -> Result<Option<Position>, ApiError> {
         let Some(cursor) = parameters.cursor(name)? else { return Ok(None) };
         let source = node.source.clone();
-        let known = blocking(move || Ok(source.known_position(&cursor))).await?;
-        known.map(Some).ok_or_else(|| {
+        let known = blocking(move || match name {
+            "before" => source.known_end(&cursor),
+            _ => source.known_position(&cursor),
+        });
+        known.await?.map(Some).ok_or_else(|| {
             ApiError::new(
                 StatusCode::GONE,
                 "reset",
@@ -65,7 +69,10 @@ pub(super) async fn events(
         order,
     };
     let log = node.source.log.clone();
-    let page = blocking(move || log.query(&query)).await?;
+    let mut page = blocking(move || log.query(&query)).await?;
+    if let Some(after) = &after {
+        page.events = node.source.not_had(page.events, after);
+    }
     let events = node.source.shown(page.events);
     let cursor = node.source.cursor(page.reached).encode();
     Ok(list(format, &events, cursor.as_str(), ListEnd::More(page.more)))

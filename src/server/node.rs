@@ -1,10 +1,12 @@
 //! What the listeners share: the flows, the limits in force, the clients.
 
 use super::channel_rates::ChannelRates;
+use super::control::Controls;
 use super::error::ApiError;
 use super::host::{OriginPolicy, PrivateRules};
 use super::refusal_log::RefusalLog;
 use super::registry::Registry;
+use super::trace::Tracer;
 use crate::audit::Audit;
 use crate::auth::{Authority, Revocations};
 use crate::bus::{Bus, Inflow};
@@ -39,10 +41,13 @@ pub struct Node {
     pub registry: Arc<Registry>,
     /// Tokens that count no longer.
     pub revocations: Arc<Revocations>,
+    /// Cuts clients off.
+    pub controls: Arc<Controls>,
     /// Who did what.
-    pub audit: Audit,
+    pub audit: Arc<Audit>,
     pub(super) refusals: RefusalLog,
     pub(super) rates: ChannelRates,
+    pub(super) tracer: Tracer,
     /// When it started.
     pub started: Instant,
     /// What can be changed while it runs.
@@ -126,10 +131,12 @@ impl Node {
         metrics: Arc<Metrics>,
         registry: Arc<Registry>,
         revocations: Arc<Revocations>,
-        audit: Audit,
+        controls: Arc<Controls>,
+        audit: Arc<Audit>,
         settings: Settings,
         config: serde_json::Value,
     ) -> Arc<Self> {
+        controls.set_authority(settings.authority.clone());
         Arc::new(Self {
             source,
             publisher,
@@ -139,9 +146,11 @@ impl Node {
             metrics,
             registry,
             revocations,
+            controls,
             audit,
             refusals: RefusalLog::new(),
             rates: ChannelRates::default(),
+            tracer: Tracer::default(),
             started: Instant::now(),
             settings: RwLock::new(Arc::new(settings)),
             config: RwLock::new(config),
@@ -157,6 +166,7 @@ impl Node {
 
     /// Puts other settings in force; what is connected stays.
     pub fn reload(&self, settings: Settings, config: serde_json::Value) {
+        self.controls.set_authority(settings.authority.clone());
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
     }

@@ -9,7 +9,6 @@ use crate::bus::remote::{Remote, RemoteOptions};
 use crate::bus::{Bus, Inflow, Memory};
 use crate::config::{BusChannel, BusMode, Config, LogSync};
 use crate::event::Interest;
-use crate::hub::Hub;
 use crate::log::{Log, Numbering};
 use crate::metrics::Metrics;
 use crate::outbox::{Limits, Outbox};
@@ -26,6 +25,7 @@ const FROM_BUS: Duration = Duration::from_millis(50);
 pub(super) fn numbering(config: &Config) -> Numbering {
     match config.bus.mode() {
         None | Some(BusMode::PubSub | BusMode::Core) => Numbering::Own,
+        Some(BusMode::Stream) if config.bus.shards > 1 => Numbering::Shards,
         Some(BusMode::Stream | BusMode::JetStream) => Numbering::Bus,
     }
 }
@@ -56,8 +56,7 @@ pub(super) fn refusal(config: &Config) -> Refusal {
 pub(super) async fn start(
     config: &Config,
     inflow: Arc<Inflow>,
-    log: &Log,
-    hub: &Arc<Hub>,
+    shore: Arc<Shore>,
     order: &Order,
     metrics: &Arc<Metrics>,
 ) -> Result<Arc<dyn Bus>, StartError> {
@@ -72,16 +71,19 @@ pub(super) async fn start(
         .await
         .map_err(|_| StartError::Threads(io::Error::other("the thread that opens the outbox ended")))?
         .map_err(StartError::Outbox)?;
-    let parts = Parts { config, inflow: inflow.clone(), log, hub, order, metrics, outbox };
+    let parts = Parts { config, inflow: inflow.clone(), shore, order, metrics, outbox };
     let bus = &config.bus;
     Ok(match (redis_options(bus), nats_options(bus), mode) {
         (Some(options), _, BusMode::PubSub) => {
             let patterns: Vec<_> = bus.channels.iter().map(|channel| channel.as_str().to_owned()).collect();
-            parts.on(RedisPubSub::new(options, &patterns))
+            parts.on(vec![RedisPubSub::new(options, &patterns)])
         }
-        (Some(options), ..) => parts.on(RedisStream::new(options)),
-        (_, Some(options), BusMode::Core) => parts.on(Core::new(options, &nats_patterns(bus))),
-        (_, Some(options), _) => parts.on(JetStream::new(options, nats_kept(bus))),
+        (Some(options), ..) => {
+            let shards = options.shards(bus.shards as usize);
+            parts.on(shards.into_iter().map(RedisStream::new).collect())
+        }
+        (_, Some(options), BusMode::Core) => parts.on(vec![Core::new(options, &nats_patterns(bus))]),
+        (_, Some(options), _) => parts.on(vec![JetStream::new(options, nats_kept(bus))]),
         // A URL with a mode is one of these.
         (None, None, _) => Arc::new(Memory::new(inflow)),
     })
@@ -95,15 +97,14 @@ pub(super) fn inflow(log: &Log) -> Arc<Inflow> {
 struct Parts<'a> {
     config: &'a Config,
     inflow: Arc<Inflow>,
-    log: &'a Log,
-    hub: &'a Arc<Hub>,
+    shore: Arc<Shore>,
     order: &'a Order,
     metrics: &'a Arc<Metrics>,
     outbox: Outbox,
 }
 
 impl Parts<'_> {
-    fn on(self, backend: impl Backend) -> Arc<dyn Bus> {
+    fn on(self, shards: Vec<impl Backend>) -> Arc<dyn Bus> {
         let bus = &self.config.bus;
         let patterns = bus.channels.iter().filter_map(|channel| match channel {
             BusChannel::Pattern(pattern) => Some(pattern.clone()),
@@ -114,16 +115,16 @@ impl Parts<'_> {
             send_timeout: bus.publish_timeout,
             probe_interval: bus.probe_interval,
             // A bus without order is asked for these channels only, in its own terms.
-            interest: (backend.is_ordered() && !bus.channels.is_empty()).then(|| Interest::new(patterns)),
+            interest: (shards.iter().all(Backend::is_ordered) && !bus.channels.is_empty())
+                .then(|| Interest::new(patterns)),
             dir: self.config.log.dir.clone(),
         };
-        let shore = Shore::new(self.log.clone(), self.hub.clone());
         Remote::start(
-            backend,
+            shards,
             options,
             self.inflow,
             self.outbox,
-            shore,
+            self.shore,
             self.metrics.clone(),
             self.order.is_current.clone(),
         )

@@ -99,13 +99,9 @@ pub async fn open(source: &Arc<Source>, request: &Request) -> Opening {
 
 /// Waits for this node to come as far as a client was on another one: as a rule, the blink of an eye.
 async fn wait_for(source: &Source, cursor: &Cursor) {
-    if cursor.position().is_none() {
-        // What it has that is still to come here is passed over when it does.
-        return;
-    }
     let deadline = tokio::time::Instant::now() + PATIENCE;
-    while source.log.on_bus().is_some()
-        && source.log.position_of(cursor).is_some_and(|position| position > source.hub.head())
+    while source.log.is_on_bus()
+        && source.log.is_ahead(cursor, source.hub.head())
         && tokio::time::Instant::now() < deadline
     {
         tokio::time::sleep(PAUSE).await;
@@ -139,6 +135,7 @@ pub(super) fn decide(source: &Source, request: &Request, head: Position) -> Open
             // With everything read that is on the bus there is no such position; otherwise it is to come.
             ResumeStatus::Ahead if source.order.is_current.load(Ordering::Relaxed) => Resume::Reset,
             ResumeStatus::Ahead => Resume::Ok,
+            ResumeStatus::Unavailable => Resume::Unavailable,
         };
         if opening.resume == Resume::Reset {
             opening.had = opening.had.and_then(Had::without_marks);

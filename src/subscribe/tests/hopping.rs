@@ -42,7 +42,7 @@ impl Node {
         let options =
             LogOptions { numbering: Numbering::Bus, ..LogOptions::new(directory.path().join("log")) };
         let log = Log::open(options).unwrap();
-        log.begin_era(BUS, Position::ZERO, false).unwrap();
+        log.begin_era(&[(BUS, Position::ZERO)], false).unwrap();
         let origin = Origin(random.u64(..));
         let hub = hub(&log, random, origin);
         Self {
@@ -154,7 +154,7 @@ impl Node {
         let log = self.source.log.clone();
         let hub = hub(&log, random, self.origin);
         for event in &bus[..self.read] {
-            hub.note_in_log(event.sender().unwrap());
+            hub.note_in_log(event.sender().unwrap(), 0);
         }
         self.source = Arc::new(Source { hub, log, order: Order::default() });
         (self.returned, self.early_after) = (0, (!self.outbox.is_empty()).then_some(1));

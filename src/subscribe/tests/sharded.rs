@@ -2,12 +2,13 @@
 
 use super::hopping::{event, subscription};
 use super::*;
-use crate::event::{Epoch, Marks, Place, shard_of};
+use crate::event::{Epoch, Marks, shard_of};
 use crate::log::Numbering;
 use crate::subscribe::opening::decide;
 
-const BUS: Epoch = Epoch(9);
 const SHARDS: usize = 3;
+const BUS: [(Epoch, Position); SHARDS] =
+    [(Epoch(7), Position::ZERO), (Epoch(8), Position::ZERO), (Epoch(9), Position::ZERO)];
 const CHANNELS: [&str; 6] = ["a.x", "a.y", "b.x", "b.y", "c", "d.e.f"];
 
 struct Node {
@@ -22,9 +23,10 @@ impl Node {
     fn new(random: &mut fastrand::Rng) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let options =
-            LogOptions { numbering: Numbering::Bus, ..LogOptions::new(directory.path().join("log")) };
+            LogOptions { numbering: Numbering::Shards, ..LogOptions::new(directory.path().join("log")) };
         let log = Log::open(options).unwrap();
-        let next = log.begin_era(BUS, Position::ZERO, false).unwrap().next();
+        log.begin_era(&BUS, false).unwrap();
+        let next = log.next_position();
         let feed_bytes = *random.choice(&[1, 20_000, 10_000_000]).unwrap();
         let limits = RingLimits { feed_bytes, total_bytes: 4 * feed_bytes, age: Duration::from_secs(60) };
         let hub = Hub::new(log.head(), limits);
@@ -71,6 +73,7 @@ impl Client {
         };
         let opening = decide(&node.source, &request, node.source.hub.head());
         assert_eq!(opening.resume, crate::codec::Resume::Ok);
+        self.cursor = opening.cursor(&node.source);
         self.subscription = subscription(&node.source, self.patterns);
         self.subscription.begin(&opening);
     }
@@ -85,7 +88,12 @@ impl Client {
             })
             .await;
             let events: Vec<_> = match next {
-                None => return,
+                None => {
+                    // As with a heartbeat.
+                    let at = self.subscription.settle();
+                    self.cursor = self.subscription.cursor_at(at);
+                    return;
+                }
                 Some(Next::Batches(batches)) => {
                     batches.iter().flat_map(|batch| batch.events()).cloned().collect()
                 }
@@ -106,13 +114,12 @@ async fn whoever_hops_between_nodes_with_other_orders_gets_each_event_once() {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut nodes: Vec<_> = (0..3).map(|_| Node::new(&mut random)).collect();
         let mut bus: [Vec<Event>; SHARDS] = Default::default();
-        let begin = Place::Marks(Marks::new([Position::ZERO; SHARDS]).unwrap());
         let mut clients: Vec<_> = [&["a.x"][..], &["a.*"], &["*.x", "c"], &[">"]]
             .into_iter()
             .map(|patterns| Client {
                 patterns,
                 subscription: subscription(&nodes[0].source, patterns),
-                cursor: Cursor { place: begin.clone(), ..Cursor::at(BUS, Position::ZERO) },
+                cursor: nodes[0].source.cursor(nodes[0].source.hub.head()),
                 found: Vec::new(),
             })
             .collect();
