@@ -14,7 +14,7 @@ pub use settler::Settler;
 
 use crate::bus::Inflow;
 use crate::codec::Shown;
-use crate::event::Event;
+use crate::event::{Event, Position};
 use crate::hub::Hub;
 use crate::log::Log;
 use crate::metrics::Metrics;
@@ -84,7 +84,10 @@ enum Showing {
         shown: Arc<Shown>,
     },
     /// From a bus, but the log has it already under its id.
-    Dropped(Arc<Event>),
+    Dropped {
+        event: Arc<Event>,
+        position: Position,
+    },
     Probe(oneshot::Sender<()>),
 }
 
@@ -201,9 +204,9 @@ fn show(hub: &Hub, first: Showing, showing: &mut mpsc::Receiver<Showing>) -> usi
                 woken += group.take().map_or(0, |(events, accepted)| hub.show(&events, accepted));
                 woken += hub.show_early(number, shown);
             }
-            Showing::Dropped(event) => {
+            Showing::Dropped { event, position } => {
                 woken += group.take().map_or(0, |(events, accepted)| hub.show(&events, accepted));
-                hub.note_dropped(&event);
+                hub.note_dropped(&event, position);
             }
             Showing::Probe(returned) => probes.push(returned),
         }

@@ -42,7 +42,7 @@ struct Group {
     events: Vec<Arc<Event>>,
     slots: Vec<(Slot, Outcome)>,
     /// From a bus, but the log has them already under their ids.
-    dropped: Vec<Arc<Event>>,
+    dropped: Vec<(Arc<Event>, Position)>,
     /// Shown after the events: they were sent later.
     early: Vec<(u64, Arc<Event>)>,
     probes: Vec<oneshot::Sender<()>>,
@@ -95,7 +95,7 @@ impl Writer {
                 Some(position) => {
                     self.metrics.duplicates.inc();
                     if event.sender().is_some() {
-                        group.dropped.push(Arc::new(event));
+                        group.dropped.push((Arc::new(event), position));
                     }
                     Outcome::Duplicate(position)
                 }
@@ -151,8 +151,8 @@ impl Writer {
             self.report(&self.log.try_out());
         }
         self.settler.add(group.slots, appended);
-        for event in group.dropped {
-            let _ = self.to_fan_out.blocking_send(Showing::Dropped(event));
+        for (event, position) in group.dropped {
+            let _ = self.to_fan_out.blocking_send(Showing::Dropped { event, position });
         }
         for (number, event) in group.early {
             let shown = Arc::new(Shown::early(event));
