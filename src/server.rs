@@ -8,6 +8,7 @@
 mod access;
 mod admin;
 mod app;
+mod capacity;
 mod channel_rates;
 mod client;
 mod client_publish;
@@ -34,11 +35,13 @@ mod registry;
 mod request;
 mod request_subscription;
 mod stream;
+mod system_name;
 mod tls;
 mod websocket;
 
 pub use admin::Admin;
 pub use app::App;
+pub use capacity::Capacity;
 pub use client::Client;
 pub use connection::ConnectionLimits;
 pub use control::{Controls, keep_exchanging};
@@ -47,4 +50,5 @@ pub use listener::{Address, Listener};
 pub use node::{Node, Settings};
 pub use readiness::Readiness;
 pub use registry::Registry;
+pub use system_name::{SystemGroup, SystemUser};
 pub use tls::{Tls, TlsError, TlsOptions};
