@@ -202,3 +202,10 @@ pub fn unix_ms() -> UnixMs {
     // A clock before 1970 is treated as 1970: order and resume do not depend on it.
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as UnixMs
 }
+
+/// A time as RFC 3339 has it.
+pub fn time_text(time: UnixMs) -> String {
+    // Beyond the year 9999 the formatter gives up.
+    let time = UNIX_EPOCH + Duration::from_millis(time.min(253_402_300_799_999));
+    humantime::format_rfc3339_millis(time).to_string()
+}

@@ -37,6 +37,7 @@ mod request_subscription;
 mod stream;
 mod system_name;
 mod tls;
+mod trace;
 mod websocket;
 
 pub use admin::Admin;

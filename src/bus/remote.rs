@@ -10,19 +10,23 @@ mod carrier;
 mod checkpoint;
 mod landing;
 mod link;
+mod reader;
 mod seen;
+mod shards;
 mod shared;
 
 pub use landing::Landing;
 pub use shared::State;
 
 use super::backend::{Backend, Origin};
-use super::{Bus, BusStatus, Inflow, Refused, Stamped};
-use crate::event::{Interest, Position};
+use super::{Bus, BusStatus, Inflow, OffBus, Refused, Stamped};
+use crate::event::{EventId, Interest, Position};
 use crate::metrics::Metrics;
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, ReadError};
 use carrier::Carrier;
-use link::{Link, Reader};
+use link::Link;
+use reader::Reader;
+use shards::Shards;
 use shared::Shared;
 use std::fmt;
 use std::path::PathBuf;
@@ -53,9 +57,10 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// Starts the tasks; they end after [`Bus::close`], and close the inflow when all that came is in it.
+    /// Starts the tasks; they end after [`Bus::close`], and close the inflow when all that came is in it. There is
+    /// one backend for each shard of the bus, and at least one.
     pub fn start<B: Backend>(
-        backend: B,
+        shards: Vec<B>,
         options: RemoteOptions,
         inflow: Arc<Inflow>,
         outbox: Outbox,
@@ -63,18 +68,20 @@ impl Remote {
         metrics: Arc<Metrics>,
         is_current: Arc<AtomicBool>,
     ) -> Arc<Self> {
-        let name = backend.to_string();
+        let shards = Shards::new(shards);
+        let name = shards.to_string();
         let origin =
             Origin(uuid::Uuid::now_v7().as_u64_pair().1.rotate_left(2) ^ u64::from(std::process::id()));
-        let shared = Arc::new(Shared::new(origin, metrics, is_current));
+        landing.begin_run(origin, shards.count());
+        let shared = Arc::new(Shared::new(origin, shards.count(), metrics, is_current));
         let (to_carrier, links) = mpsc::channel(1);
         let RemoteOptions { hedge, send_timeout, probe_interval, interest, dir } = options;
         let carrier =
             Carrier::new(shared.clone(), inflow.clone(), outbox.clone(), hedge, send_timeout, links);
         tokio::spawn(carrier.run());
-        let reader = Reader::restore(&*landing, &dir);
+        let reader = Reader::restore(&*landing, &dir, shards.count());
         let link = Link {
-            backend,
+            shards,
             shared: shared.clone(),
             inflow,
             landing,
@@ -83,6 +90,7 @@ impl Remote {
             longest_silence: probe_interval * 2,
             dir,
             reader,
+            complained: None,
         };
         tokio::spawn(link.run());
         Arc::new(Self { name, shared, outbox })
@@ -112,7 +120,9 @@ impl Bus for Remote {
         BusStatus {
             trouble: match self.shared.state() {
                 State::Connecting => Some(format!("connecting to {}", self.name)),
-                State::Connected => None,
+                State::Connected => {
+                    self.shared.refused_why().map(|why| format!("{} takes no events: {why}", self.name))
+                }
                 State::Away(why) => Some(format!("{}: {why}", self.name)),
             },
             outbox_takes: self.shared.outbox_takes(),
@@ -123,6 +133,10 @@ impl Bus for Remote {
             held_bytes,
             lag: self.shared.lag(),
         }
+    }
+
+    fn seek(&self, id: &EventId) -> Result<OffBus, ReadError> {
+        Ok(OffBus { sought: self.outbox.seek(id)?, origin: Some(self.shared.origin) })
     }
 }
 

@@ -32,7 +32,7 @@ pub struct Controls {
     revocations: Arc<Revocations>,
     audit: Arc<Audit>,
     metrics: Arc<Metrics>,
-    /// Who keeps what the app said of sessions; as the settings in force have it.
+    /// Who says whom the app lets in; another one after a reload.
     authority: Mutex<Option<Arc<Authority>>>,
     exchange: Mutex<Exchange>,
     due: Notify,
@@ -85,9 +85,9 @@ impl Controls {
         })
     }
 
-    /// From now on it is this one that lets clients in.
+    /// Clients are let in by this authority from now on.
     pub(super) fn set_authority(&self, authority: Option<Arc<Authority>>) {
-        *self.authority() = authority;
+        *lock(&self.authority) = authority;
     }
 
     /// Closes connections for the app: what other nodes are to be told, and how many those were here.
@@ -118,7 +118,7 @@ impl Controls {
             control::Whom::Connection(id) => usize::from(self.registry.disconnect(id.as_str())),
             control::Whom::User(user) => {
                 // First, so that nobody comes back by what the app said before.
-                if let Some(authority) = &*self.authority() {
+                if let Some(authority) = &*lock(&self.authority) {
                     authority.forget_sessions(user.as_str());
                 }
                 self.registry.disconnect_all(Whom::User(user.as_str()), CloseReason::Disconnected, opened_by)
@@ -211,13 +211,13 @@ impl Controls {
         }
     }
 
-    fn authority(&self) -> MutexGuard<'_, Option<Arc<Authority>>> {
-        self.authority.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn exchange(&self) -> MutexGuard<'_, Exchange> {
-        self.exchange.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.exchange)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Controlled for Controls {

@@ -6,6 +6,7 @@ use super::error::ApiError;
 use super::host::{OriginPolicy, PrivateRules};
 use super::refusal_log::RefusalLog;
 use super::registry::Registry;
+use super::trace::Tracer;
 use crate::audit::Audit;
 use crate::auth::{Authority, Revocations};
 use crate::bus::{Bus, Inflow};
@@ -46,6 +47,7 @@ pub struct Node {
     pub audit: Arc<Audit>,
     pub(super) refusals: RefusalLog,
     pub(super) rates: ChannelRates,
+    pub(super) tracer: Tracer,
     /// When it started.
     pub started: Instant,
     /// What can be changed while it runs.
@@ -148,6 +150,7 @@ impl Node {
             audit,
             refusals: RefusalLog::new(),
             rates: ChannelRates::default(),
+            tracer: Tracer::default(),
             started: Instant::now(),
             settings: RwLock::new(Arc::new(settings)),
             config: RwLock::new(config),

@@ -73,6 +73,8 @@ mod scale;
 /// Clients that do not read.
 mod slow_clients;
 
+/// A disk that hangs, or fails once.
+mod bad_disk;
 /// WebSocket frames that break RFC 6455 or a limit.
 mod bad_frames;
 /// Requests that break HTTP itself.
@@ -90,16 +92,22 @@ mod bus_catch_up;
 mod bus_control;
 /// Each event once and in one order, whatever the bus does with it.
 mod bus_exactly_once;
+/// JetStream while many publish: consumers, leaders and servers that go and come.
+mod bus_jetstream;
 /// The bus loses what it has, or another server takes over.
 mod bus_loss;
 /// Apps that speak Redis or NATS themselves, other fleets, newer nodes, nonsense.
 mod bus_neighbours;
 /// The bus is gone, frozen or slow: apps and clients notice nothing, and nothing is lost.
 mod bus_outage;
+/// Buses that keep nothing, with two nodes on them.
+mod bus_plain;
 /// A bus that takes publishes and gives nothing back is noticed and left; what is measured and logged of it.
 mod bus_probe;
 /// A client comes back to any node.
 mod bus_resume;
+/// A bus that is split into shards.
+mod bus_shards;
 /// A node moves from one bus to another.
 mod bus_switch;
 
@@ -114,11 +122,15 @@ mod examples;
 mod command_line;
 /// The configuration: unknown keys, order of sources, `check-config`, reload.
 mod configuration;
+/// The documentation, where it speaks of the tests.
+mod documentation;
 /// `status`, `doctor`, `tail`.
 mod looking_inside;
 /// Probes, metrics, signals, logs, refusal to start.
 mod operations;
 /// Ready, reloading, stopping and the watchdog as systemd hears them; sockets that it passes.
 mod systemd;
+/// What became of one event: `/v1/trace`, and the command.
+mod trace;
 /// What older versions left behind.
 mod upgrade;

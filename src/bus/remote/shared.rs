@@ -2,6 +2,7 @@
 
 use crate::bus::backend::Origin;
 use crate::bus::{Outcome, Refused, Slot, Stamped};
+use crate::event::{Channel, shard_of};
 use crate::metrics::Metrics;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -25,8 +26,8 @@ pub(super) struct Shared {
     held_bytes: AtomicUsize,
     /// Who waits for which of our events.
     waiting: Mutex<HashMap<u64, Waiting>>,
-    /// All our events up to this number have come back from the bus.
-    pub(super) returned_up_to: AtomicU64,
+    /// By shard: all our events there up to this number have come back from the bus.
+    returned_up_to: Box<[AtomicU64]>,
     probes: Mutex<HashMap<u64, oneshot::Sender<()>>>,
     next_probe: AtomicU64,
     /// Wakes the link when the sender finds it broken, and why.
@@ -40,7 +41,8 @@ pub(super) struct Shared {
     current_at: Mutex<Instant>,
     max_event_bytes: AtomicUsize,
     outbox_refuses: AtomicBool,
-    bus_refuses: AtomicBool,
+    /// Why the bus takes no events over a link that stands.
+    refused_why: Mutex<Option<String>>,
 }
 
 #[derive(Default)]
@@ -74,7 +76,12 @@ pub enum State {
 }
 
 impl Shared {
-    pub(super) fn new(origin: Origin, metrics: Arc<Metrics>, is_current: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(
+        origin: Origin,
+        shards: usize,
+        metrics: Arc<Metrics>,
+        is_current: Arc<AtomicBool>,
+    ) -> Self {
         Self {
             origin,
             metrics,
@@ -82,7 +89,7 @@ impl Shared {
             filled: Notify::new(),
             held_bytes: AtomicUsize::new(0),
             waiting: Mutex::default(),
-            returned_up_to: AtomicU64::new(0),
+            returned_up_to: (0..shards).map(|_| AtomicU64::new(0)).collect(),
             probes: Mutex::default(),
             next_probe: AtomicU64::new(1),
             broken: Notify::new(),
@@ -93,7 +100,7 @@ impl Shared {
             current_at: Mutex::new(Instant::now()),
             max_event_bytes: AtomicUsize::new(usize::MAX),
             outbox_refuses: AtomicBool::new(false),
-            bus_refuses: AtomicBool::new(false),
+            refused_why: Mutex::default(),
         }
     }
 
@@ -169,6 +176,21 @@ impl Shared {
         if let Some(slot) = found.and_then(|found| found.slot) {
             slot.settle(outcome);
         }
+    }
+
+    /// The shard of the events of a channel.
+    pub(super) fn shard_of(&self, channel: &Channel) -> usize {
+        shard_of(channel, self.returned_up_to.len())
+    }
+
+    /// One of our events has come back on a shard, and so have all before it there.
+    pub(super) fn note_return(&self, shard: usize, number: u64) {
+        self.returned_up_to[shard].fetch_max(number, Ordering::AcqRel);
+    }
+
+    /// Whether an event on a shard has come back.
+    pub(super) fn has_returned(&self, shard: usize, number: u64) -> bool {
+        number <= self.returned_up_to[shard].load(Ordering::Acquire)
     }
 
     /// Asks for a probe to be sent.
@@ -261,9 +283,17 @@ impl Shared {
         !self.outbox_refuses.load(Ordering::Relaxed)
     }
 
-    /// Notes whether the bus refuses events over a link that stands; true if that is news.
-    pub(super) fn note_refusing(&self, refuses: bool) -> bool {
-        self.bus_refuses.swap(refuses, Ordering::Relaxed) != refuses
+    /// Notes why the bus refuses events over a link that stands, or that it takes them; true if that is news.
+    pub(super) fn note_refusing(&self, why: Option<String>) -> bool {
+        let mut refused_why = lock(&self.refused_why);
+        let news = refused_why.is_some() != why.is_some();
+        *refused_why = why;
+        news
+    }
+
+    /// Why the bus takes no events over a link that stands, if so.
+    pub(super) fn refused_why(&self) -> Option<String> {
+        lock(&self.refused_why).clone()
     }
 
     pub(super) fn set_max_event_bytes(&self, most: usize) {
