@@ -14,6 +14,7 @@ pub use settler::Settler;
 
 use crate::bus::Inflow;
 use crate::codec::Shown;
+use crate::event::Event;
 use crate::hub::Hub;
 use crate::log::Log;
 use crate::metrics::Metrics;
@@ -89,8 +90,16 @@ impl Health {
 
 /// What the writer hands to the fan-out, in order.
 enum Showing {
-    Group { events: Vec<Arc<Shown>>, accepted: Instant },
-    Early { number: u64, shown: Arc<Shown> },
+    Group {
+        events: Vec<Arc<Shown>>,
+        accepted: Instant,
+    },
+    Early {
+        number: u64,
+        shown: Arc<Shown>,
+    },
+    /// From a bus, but the log has it already under its id.
+    Dropped(Arc<Event>),
     Probe(oneshot::Sender<()>),
 }
 
@@ -197,6 +206,10 @@ fn show(hub: &Hub, first: Showing, showing: &mut mpsc::Receiver<Showing>) -> usi
                 // What is ordered and came before it is shown before it.
                 woken += group.take().map_or(0, |(events, accepted)| hub.show(&events, accepted));
                 woken += hub.show_early(number, shown);
+            }
+            Showing::Dropped(event) => {
+                woken += group.take().map_or(0, |(events, accepted)| hub.show(&events, accepted));
+                hub.note_dropped(&event);
             }
             Showing::Probe(returned) => probes.push(returned),
         }

@@ -12,6 +12,7 @@ use super::request::{Parameters, path_channel};
 use super::request_subscription::{Asked, Format};
 use super::{client_publish, history, poll, websocket};
 use crate::event::{EventName, Pattern};
+use crate::subscribe::Had;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -216,10 +217,13 @@ impl Client {
         if asked.close_on.is_empty() {
             return Ok(false);
         }
-        let (log, channel) = (self.node.source.log.clone(), channel.clone());
-        let last = history::blocking(move || log.last(&channel)).await?;
+        let (log, channel, cursor) = (self.node.source.log.clone(), channel.clone(), cursor.clone());
+        let had = Had::of(&cursor);
+        let read = move || Ok((log.last(&channel)?, log.position_of(&cursor)?));
+        let (last, position) = history::blocking(read).await?;
         Ok(last.is_some_and(|last| {
-            self.node.source.log.position_of(cursor).is_some_and(|position| last.position <= position)
+            let has = had.is_some_and(|had| had.has(&last));
+            (has || position.is_some_and(|position| last.position <= position))
                 && asked.close_on.contains(&last.name)
         }))
     }

@@ -24,7 +24,6 @@ use std::collections::VecDeque;
 use std::future::{Future, pending};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -43,6 +42,7 @@ pub(super) enum LinkChange<S> {
 /// An event on the direct way.
 struct Direct {
     number: u64,
+    shard: usize,
     event: Arc<Event>,
     accepted: Instant,
     bytes: usize,
@@ -178,7 +178,8 @@ impl<S: Sender> Carrier<S> {
                 self.shared.await_return(number, Waiting { slot: Some(slot), accepted: at });
             }
             let event = Arc::new(stamped.event);
-            let direct = Direct { number, event, accepted: at, bytes, confirmed: false };
+            let shard = self.shared.shard_of(&event.channel);
+            let direct = Direct { number, shard, event, accepted: at, bytes, confirmed: false };
             if self.by_disk || self.shared.is_away() {
                 self.by_disk = true;
                 self.to_store.push(direct);
@@ -190,8 +191,8 @@ impl<S: Sender> Carrier<S> {
 
     /// Lets go of what has come back.
     fn forget_returned(&mut self) {
-        let returned = self.shared.returned_up_to.load(Ordering::Acquire);
-        while self.window.front().is_some_and(|direct| direct.number <= returned) {
+        let has_returned = |direct: &Direct| self.shared.has_returned(direct.shard, direct.number);
+        while self.window.front().is_some_and(has_returned) {
             if let Some(direct) = self.window.pop_front() {
                 self.shared.release(direct.bytes);
             }
