@@ -9,6 +9,9 @@ mod servers;
 /// The node under test, clients for every transport, load, and waiting with a deadline.
 mod support;
 
+/// Channels of which only the newest event counts.
+mod conflation;
+
 /// The three CloudEvents modes.
 mod cloud_events;
 /// What a publish answers when it is sent again, also after a restart.
