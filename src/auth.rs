@@ -22,10 +22,11 @@ mod webhook;
 
 pub use call::{CallUrl, CallUrlError};
 pub use identity::Identity;
+pub(crate) use jitter::jitter;
 pub use keys::{Algorithm, AlgorithmError, KeyError};
 pub use permissions::{Grant, GrantError, GrantTemplate, Permissions, Right, Rights};
 pub use refusal::{Reason, Refusal};
-pub use revocations::{Revocations, RevokeError};
+pub use revocations::{Revocation, Revocations, RevokeError};
 pub use shared_token::SharedToken;
 pub use token::{Claims, SignError, TokenRules, sign};
 pub use webhook::{OnError, Question, WebhookOptions};
@@ -203,6 +204,13 @@ impl Authority {
         match &self.webhook {
             Some(webhook) => webhook.identify(question, &self.rules, &self.default, now).await,
             None => Ok(None),
+        }
+    }
+
+    /// Forgets what the app said of the sessions of a user: who comes back is asked about.
+    pub fn forget_sessions(&self, user: &str) {
+        if let Some(webhook) = &self.webhook {
+            webhook.forget(user);
         }
     }
 

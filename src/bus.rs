@@ -17,7 +17,9 @@ pub use inflow::{Arriving, Inflow};
 pub use memory::Memory;
 pub use receipt::{Outcome, Receipt, Slot};
 
-use crate::event::{Event, Position, UnixMs};
+use crate::event::{Event, EventId, Position, UnixMs};
+use crate::outbox::{ReadError, Sought};
+use backend::Origin;
 use std::fmt;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -32,7 +34,7 @@ use tokio::sync::oneshot;
 /// - *Refusal*: an event that cannot be taken is refused at once and leaves no trace.
 /// - *Proof*: a probe goes the way of an event and comes back when it has been shown to clients.
 ///
-/// No call blocks.
+/// No call blocks but `seek`.
 pub trait Bus: Send + Sync + fmt::Display {
     /// Takes events in order. Returns their positions where the bus orders them at once, else nothing.
     fn publish(&self, events: Vec<Stamped>) -> Result<Vec<Position>, Refused>;
@@ -43,10 +45,29 @@ pub trait Bus: Send + Sync + fmt::Display {
     /// Takes nothing more; what was accepted still arrives, or waits on the disk for the next start.
     fn close(&self);
 
+    /// Whether other nodes may be on it.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// How it is. For whoever asks now and then.
     fn status(&self) -> BusStatus {
         BusStatus { outbox_takes: true, ..BusStatus::default() }
     }
+
+    /// What waits here for the bus, or was refused by it, under an id. Reads the disk.
+    fn seek(&self, _id: &EventId) -> Result<OffBus, ReadError> {
+        Ok(OffBus::default())
+    }
+}
+
+/// Events that were accepted here and are not on the bus.
+#[derive(Clone, Default, Debug)]
+pub struct OffBus {
+    /// What is found in the outbox.
+    pub sought: Sought,
+    /// Which run of this node it is: events of another were not shown early by this one.
+    pub origin: Option<Origin>,
 }
 
 /// How a bus is.

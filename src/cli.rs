@@ -22,6 +22,7 @@ mod subscribe;
 mod tail;
 mod time;
 mod token;
+mod trace;
 mod websocket;
 mod wire;
 
@@ -39,6 +40,7 @@ pub use status::StatusArgs;
 pub use subscribe::SubscribeArgs;
 pub use tail::TailArgs;
 pub use token::TokenArgs;
+pub use trace::TraceArgs;
 
 use crate::config::{Flag, ListenAddress, Sources};
 use clap::{Args, Parser, Subcommand};
@@ -95,6 +97,8 @@ pub enum Tool {
     Doctor(DoctorArgs),
     /// Print the newest events and follow
     Tail(TailArgs),
+    /// Tell what became of an event
+    Trace(TraceArgs),
     /// Write man pages and shell completions into a directory
     #[command(hide = true)]
     Generate(GenerateArgs),
@@ -115,6 +119,7 @@ impl Tool {
             Self::Status(args) => status::run(args).await,
             Self::Doctor(args) => doctor::run(args).await,
             Self::Tail(args) => tail::run(args).await,
+            Self::Trace(args) => trace::run(args).await,
             Self::Generate(args) => generate::run(args),
         };
         match result {
@@ -275,6 +280,8 @@ mod tests {
             "doctor --round-trip --app a:1 --client b:2 --admin c:3 --proxy http://events.example.com",
             "tail",
             "tail a.> --history 3 --json",
+            "trace order-42",
+            "trace 0190 --json --admin a:1 --admin unix:/b",
             "generate /tmp",
             "echo --listen 127.0.0.1:9001",
             "token --sub ann --allow user.{sub}.>=sub,history --expires-in 10m --jti x",

@@ -58,6 +58,13 @@ impl EventId {
         Self((&*uuid::Uuid::now_v7().hyphenated().encode_lower(&mut buffer)).into())
     }
 
+    /// When it was made, if it is a UUIDv7.
+    pub fn made_at(&self) -> Option<UnixMs> {
+        let uuid = uuid::Uuid::try_parse(self.as_str()).ok()?;
+        // Its first 48 bits (RFC 9562, section 5.7).
+        (uuid.get_version_num() == 7).then(|| (uuid.as_u128() >> 80) as UnixMs)
+    }
+
     /// The id of the copy of an event that goes to one of several channels.
     pub fn on_channel(&self, channel: &Channel) -> Self {
         Self(format!("{}{}{channel}", self.as_str(), Self::PART).into())

@@ -7,6 +7,7 @@
 //! rings first, then the marks of connections with several feeds, then the head, then the wake-ups. Whoever
 //! loads the head therefore sees, in every ring, all events up to it.
 
+mod audience;
 mod batch;
 mod early;
 mod feed;
@@ -14,12 +15,14 @@ mod patterns;
 mod ring_budget;
 mod senders;
 
+pub use audience::Audience;
 pub use batch::Batch;
 pub use early::{EarlyLane, EarlySeen, EarlyTake};
 pub use feed::{Feed, Signal, Take, Ticket};
 
 use crate::codec::Shown;
 use crate::event::{Channel, EarlyRange, Event, Marks, Origin, Pattern, Position, Sender};
+use audience::Audiences;
 use patterns::PatternTree;
 use ring_budget::RingBudget;
 use senders::Senders;
@@ -56,6 +59,10 @@ pub struct Hub {
     senders: Senders,
     /// How far the shards of the bus have been shown; none on a bus of one.
     marks: RwLock<Option<Marks>>,
+    /// By position.
+    audiences: Mutex<Audiences>,
+    /// The same of events that are shown early, by their number.
+    early_audiences: Mutex<Audiences>,
 }
 
 #[derive(Default)]
@@ -75,6 +82,8 @@ impl Hub {
             early: EarlyLane::default(),
             senders: Senders::default(),
             marks: RwLock::default(),
+            audiences: Mutex::new(Audiences::after(head.0)),
+            early_audiences: Mutex::default(),
         })
     }
 
@@ -92,7 +101,7 @@ impl Hub {
         // Held from the first ring to the head: a feed is then created either before a group or after it,
         // never in the middle, so the head at its creation says truly what its ring covers.
         let feeds = self.feeds.read().unwrap_or_else(PoisonError::into_inner);
-        let touched = feeds.split(group, accepted);
+        let Split { touched, heard } = feeds.split(group, accepted);
         if !touched.is_empty() {
             let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
             for (feed, batch) in &touched {
@@ -101,8 +110,10 @@ impl Hub {
             }
             budget.enforce(self.limits.total_bytes, self.limits.age, now);
             drop(budget);
-            for (feed, _) in &touched {
-                feed.mark();
+            let there: Vec<Audience> = touched.iter().map(|(feed, _)| feed.mark()).collect();
+            let mut audiences = self.audiences.lock().unwrap_or_else(PoisonError::into_inner);
+            for (event, feed) in heard {
+                audiences.note(group[event].event.position.0, there[feed]);
             }
         }
         self.head.store(newest.event.position.0, Ordering::Release);
@@ -162,7 +173,30 @@ impl Hub {
         interested.extend(feeds.exact.get(&channel).cloned());
         feeds.wild.each_match(&channel, &mut |feed: &Arc<Feed>| interested.push(feed.clone()));
         drop(feeds);
+        let mut audiences = self.early_audiences.lock().unwrap_or_else(PoisonError::into_inner);
+        for feed in &interested {
+            audiences.note(number, feed.audience());
+        }
+        drop(audiences);
         interested.iter().map(|feed| feed.wake()).sum()
+    }
+
+    /// Who was there when the event of a position was shown; none if that is no longer known, or has not
+    /// happened.
+    pub fn audience(&self, position: Position) -> Option<Audience> {
+        if position > self.head() {
+            return None;
+        }
+        self.audiences.lock().unwrap_or_else(PoisonError::into_inner).of(position.0)
+    }
+
+    /// Who was there when the event of a number was shown before the bus has ordered it; none if that is no
+    /// longer known, or has not happened.
+    pub fn early_audience(&self, number: u64) -> Option<Audience> {
+        if number > self.early.newest() {
+            return None;
+        }
+        self.early_audiences.lock().unwrap_or_else(PoisonError::into_inner).of(number)
     }
 
     /// Moves the head to a position before which nothing more is to come. With `lost`, something is missing before
@@ -246,29 +280,40 @@ impl Hub {
     }
 }
 
+/// What a group means to the feeds.
+#[derive(Default)]
+struct Split {
+    /// For each feed that wants some of its events, these.
+    touched: Vec<(Arc<Feed>, Arc<Batch>)>,
+    /// Which of its events goes to which of those feeds, event by event.
+    heard: Vec<(usize, usize)>,
+}
+
 impl Feeds {
-    /// The batches that a group makes: for each feed that wants some of its events, these.
-    fn split(&self, group: &[Arc<Shown>], accepted: Instant) -> Vec<(Arc<Feed>, Arc<Batch>)> {
+    fn split(&self, group: &[Arc<Shown>], accepted: Instant) -> Split {
         if self.exact.is_empty() && self.wild.is_empty() {
-            return Vec::new();
+            return Split::default();
         }
+        let mut heard = Vec::with_capacity(group.len());
         let mut wanted: Vec<(Arc<Feed>, Vec<Arc<Shown>>)> = Vec::new();
         let mut place: HashMap<*const Feed, usize, foldhash::fast::RandomState> = HashMap::default();
-        let mut add = |feed: &Arc<Feed>, shown: &Arc<Shown>| {
+        let mut add = |feed: &Arc<Feed>, event: usize, shown: &Arc<Shown>| {
             let at = *place.entry(Arc::as_ptr(feed)).or_insert_with(|| {
                 wanted.push((feed.clone(), Vec::new()));
                 wanted.len() - 1
             });
             wanted[at].1.push(shown.clone());
+            heard.push((event, at));
         };
-        for shown in group {
+        for (event, shown) in group.iter().enumerate() {
             if let Some(feed) = self.exact.get(&shown.event.channel) {
-                add(feed, shown);
+                add(feed, event, shown);
             }
             if !self.wild.is_empty() {
-                self.wild.each_match(&shown.event.channel, &mut |feed| add(feed, shown));
+                self.wild.each_match(&shown.event.channel, &mut |feed| add(feed, event, shown));
             }
         }
-        wanted.into_iter().map(|(feed, events)| (feed, Arc::new(Batch::new(events, accepted)))).collect()
+        let batch = |(feed, events)| (feed, Arc::new(Batch::new(events, accepted)));
+        Split { touched: wanted.into_iter().map(batch).collect(), heard }
     }
 }

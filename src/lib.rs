@@ -15,8 +15,9 @@ pub mod event;
 pub mod intake;
 pub mod publish;
 
-// Who may do what.
+// Who may do what, and what nodes tell each other about it.
 pub mod auth;
+pub mod control;
 
 // The parts: who orders events, who keeps them, who fans them out. None knows another, but for the outbox,
 // which keeps what the bus has not taken.

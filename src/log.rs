@@ -32,6 +32,7 @@ mod recovery;
 mod remains;
 mod reserve;
 mod retention;
+mod search;
 mod starts;
 mod stats;
 mod terms;
@@ -51,6 +52,7 @@ pub use error::{AppendError, DeleteError, OpenError, ReadError};
 pub use options::{ID_LIMIT, ID_WINDOW, LogObserver, LogOptions, LogStats, Numbering, Rule};
 pub use query::{Order, Query, QueryPage};
 pub use read::{Budget, Page, Resume, ResumeStatus};
+pub use search::Sought;
 pub use verify::{ExportError, VerifyReport};
 
 use crate::event::{

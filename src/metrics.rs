@@ -93,6 +93,7 @@ pub struct Metrics {
     pub resident_bytes: IntGauge,
     /// What a remote bus says of itself.
     pub bus: BusMetrics,
+    controls: IntCounterVec,
     /// The last probe's way through the bus.
     pub probe_seconds: Histogram,
 }
@@ -298,6 +299,12 @@ impl Metrics {
                     "How long the oldest of them has waited",
                 ),
             },
+            controls: counters(
+                &registry,
+                "controls_total",
+                "Disconnects and revocations, and questions for them, by who asked for it: the app here or a node",
+                &["from", "what"],
+            ),
             probe_seconds: histogram(
                 &registry,
                 "bus_probe_duration_seconds",
@@ -326,6 +333,11 @@ impl Metrics {
     /// Counts a close by this node. The codes come from one table.
     pub fn closed(&self, code: u16) {
         self.closes.with_label_values(&[&code.to_string()]).inc();
+    }
+
+    /// Counts a word of the app or of another node on whom to let in. Both labels are words of the source.
+    pub fn control(&self, from: &'static str, what: &'static str) {
+        self.controls.with_label_values(&[from, what]).inc();
     }
 
     /// Clients connected now.

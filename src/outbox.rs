@@ -15,6 +15,7 @@ mod index;
 mod record;
 mod recovery;
 mod rejected;
+mod search;
 mod segment;
 mod settled;
 #[cfg(test)]
@@ -22,6 +23,8 @@ mod tests;
 mod writer;
 
 pub use error::{AppendError, OpenError, ReadError};
+pub use rejected::Refused;
+pub use search::{Sought, Waiting};
 
 use crate::bus::backend::Origin;
 use crate::event::{Event, UnixMs};

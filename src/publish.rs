@@ -2,6 +2,7 @@
 //! answered when it is as safe as the publisher asked.
 
 use crate::bus::{Bus, Outcome, Receipt, Refused, Stamped};
+use crate::control::Control;
 use crate::event::{Channel, Draft, Event, EventId, Position, UnixMs};
 use crate::log::Log;
 use crate::metrics::Metrics;
@@ -117,8 +118,29 @@ impl Publisher {
     }
 }
 
+impl Publisher {
+    /// Tells all other nodes of the bus something; what became of it, as of a publish. Where this node is alone there is
+    /// nobody to be told.
+    pub async fn tell_nodes(&self, control: &Control) -> Result<Outcome, Refused> {
+        if !self.bus.is_shared() {
+            return Ok(Outcome::Confirmed);
+        }
+        let receipt = Receipt::new(1);
+        let stamped = Stamped { event: control.to_event(unix_ms()), slot: Some(receipt.slot(0)) };
+        self.bus.publish(vec![stamped])?;
+        Ok(receipt.outcomes(self.timeout).await.pop().unwrap_or(Outcome::TimedOut))
+    }
+}
+
 /// The time of day.
 pub fn unix_ms() -> UnixMs {
     // A clock before 1970 is treated as 1970: order and resume do not depend on it.
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as UnixMs
+}
+
+/// A time as RFC 3339 has it.
+pub fn time_text(time: UnixMs) -> String {
+    // Beyond the year 9999 the formatter gives up.
+    let time = UNIX_EPOCH + Duration::from_millis(time.min(253_402_300_799_999));
+    humantime::format_rfc3339_millis(time).to_string()
 }

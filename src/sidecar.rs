@@ -13,8 +13,10 @@ use crate::hub::{Hub, RingLimits};
 use crate::log::{Log, LogObserver, LogOptions, OpenError, Rule};
 use crate::metrics::Metrics;
 use crate::publish::{Publisher, unix_ms};
-use crate::replica::Replica;
-use crate::server::{Address, Admin, App, Client, Listener, Node, Readiness, Registry, TlsError};
+use crate::replica::{Replica, Shore};
+use crate::server::{
+    Address, Admin, App, Client, Controls, Listener, Node, Readiness, Registry, TlsError, keep_exchanging,
+};
 use crate::subscribe::Source;
 use crate::systemd::PassedSockets;
 use settings::Certificates;
@@ -45,7 +47,8 @@ pub struct Sidecar {
     listeners: JoinSet<()>,
     stopping: Stopping,
     certificates: Certificates,
-    probe: JoinHandle<()>,
+    /// Probes, and what is told to other nodes of who is let in.
+    upkeep: [JoinHandle<()>; 2],
 }
 
 /// Why it does not start.
@@ -121,6 +124,7 @@ impl Sidecar {
             true => Audit::default(),
             false => Audit::open(&config.telemetry.audit_file).map_err(StartError::Audit)?,
         };
+        let audit = Arc::new(audit);
         // Bound before the log is opened: a second process on the same addresses fails early and harms nothing.
         let bound = bind(&config, passed)?;
         let options = log_options(&config, metrics.clone());
@@ -141,7 +145,10 @@ impl Sidecar {
         let replica =
             Replica::start(inflow.clone(), log.clone(), hub.clone(), policy, refusal, metrics.clone())
                 .map_err(StartError::Threads)?;
-        let bus = bus::start(&config, inflow.clone(), &log, &hub, &order, &metrics).await?;
+        let registry = Registry::new(node_name());
+        let controls = Controls::new(registry.clone(), revocations.clone(), audit.clone(), metrics.clone());
+        let shore = Shore::new(log.clone(), hub.clone(), controls.clone());
+        let bus = bus::start(&config, inflow.clone(), shore, &order, &metrics).await?;
         let publisher = Publisher::new(bus.clone(), log.clone(), metrics.clone(), config.bus.publish_timeout);
         let node = Node::new(
             Arc::new(Source { hub, log: log.clone(), order }),
@@ -150,13 +157,14 @@ impl Sidecar {
             inflow,
             replica.health(),
             metrics,
-            Registry::new(node_name()),
+            registry,
             revocations,
+            controls,
             audit,
             settings::settings(&config, keys),
             config.to_json(),
         );
-        let probe = tokio::spawn(keep_probing(node.clone()));
+        let upkeep = [tokio::spawn(keep_probing(node.clone())), tokio::spawn(keep_exchanging(node.clone()))];
         let stopping = Stopping::default();
         let listeners = serve(bound, &node, &config, &certificates, &stopping);
         let stats = log.stats();
@@ -170,7 +178,7 @@ impl Sidecar {
             took_ms = started.elapsed().as_millis() as u64,
             "started"
         );
-        Ok(Self { node, replica, log, config, listeners, stopping, certificates, probe })
+        Ok(Self { node, replica, log, config, listeners, stopping, certificates, upkeep })
     }
 
     /// Puts what can change while it runs in force: limits, origins, routes, heartbeats, keys. Clients stay.
@@ -248,7 +256,9 @@ impl Sidecar {
         let _ =
             tokio::time::timeout(patience, async { while listeners.join_next().await.is_some() {} }).await;
         listeners.abort_all();
-        self.probe.abort();
+        for task in &self.upkeep {
+            task.abort();
+        }
         self.node.bus.close();
         // A log that refuses what the bus has ordered must not keep the node from ending: the bus has it still.
         let inflow = self.node.inflow.clone();

@@ -417,7 +417,9 @@ impl Subscription {
             });
             match peek {
                 None => return Live::Behind,
-                Some(peek) if peek.beyond => signal.mark(key),
+                Some(peek) if peek.beyond => {
+                    signal.mark(key);
+                }
                 Some(_) => {}
             }
         }

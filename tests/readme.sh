@@ -8,7 +8,8 @@
 set -euo pipefail
 
 binary=$(realpath "${1:?usage: tests/readme.sh BINARY}")
-readme=$(realpath "$(dirname "$0")/../README.md")
+root=$(realpath "$(dirname "$0")/..")
+readme=$root/README.md
 work=$(mktemp -d)
 node=
 finish() {
@@ -22,6 +23,9 @@ trap finish EXIT
 
 mkdir "$work/bin" "$work/blocks"
 ln -s "$binary" "$work/bin/sidewire"
+ln -s "$root/examples" "$work/examples"
+# The example apps must not take a port that somebody else has.
+free_port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 # With `curl` as people type it, an error answer is an exit code as well.
 printf 'fail-with-body\nsilent\nshow-error\n' > "$work/.curlrc"
 awk -v out="$work/blocks" '
@@ -53,13 +57,13 @@ failed=0 count=0
 for block in "$work"/blocks/*.sh; do
     name=$(basename "$block" .sh)
     expected=${name#*.}
-    sed -i "s/127\.0\.0\.1:7070/127.0.0.1:$app/g; s/127\.0\.0\.1:7080/127.0.0.1:$client/g; s/127\.0\.0\.1:7090/127.0.0.1:$admin/g" "$block"
+    sed -i "s/127\.0\.0\.1:7070/127.0.0.1:$app/g; s/127\.0\.0\.1:7080/127.0.0.1:$client/g; s/127\.0\.0\.1:7090/127.0.0.1:$admin/g; s/\b8000\b/$free_port/g" "$block"
     limit=30
     [[ "$expected" == 124 ]] && limit=2
     code=0
     (
         cd "$work"
-        export CURL_HOME="$work" PATH="$work/bin:$PATH"
+        export CURL_HOME="$work" PATH="$work/bin:$root/.cache/python/bin:$PATH" PYTHONDONTWRITEBYTECODE=1
         export SIDEWIRE_APP__LISTEN="127.0.0.1:$app" SIDEWIRE_CLIENT__LISTEN="127.0.0.1:$client" SIDEWIRE_ADMIN__LISTEN="127.0.0.1:$admin"
         timeout "$limit" bash -euo pipefail "$block"
     ) > "$work/output" 2>&1 < /dev/null || code=$?

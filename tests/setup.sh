@@ -10,7 +10,7 @@ nats_version=2.15.1
 
 # A command that shows that a package is there, and the package.
 needs=(cc:build-essential pkg-config:pkg-config curl:curl openssl:openssl python3:python3 chromium:chromium faketime:faketime
-    redis-server:redis-server redis-cli:redis-tools redis-benchmark:redis-tools)
+    php:php-cli redis-server:redis-server redis-cli:redis-tools redis-benchmark:redis-tools)
 if [[ "${1:-}" == --bench ]]; then
     needs+=(nginx:nginx)
 elif [[ "${1:-}" == --deploy ]]; then
@@ -69,10 +69,12 @@ if [[ "$("$nats/bin/nats-server" --version 2>/dev/null)" != "nats-server: v$nats
     ln -sf ../nats/bin/nats-server "$cache/tools/bin/nats-server"
 fi
 
-# Another implementation of tokens than ours, to hold ours against.
+# Another implementation of tokens than ours, to hold ours against, and what the FastAPI example needs.
 tools=$(cd "$(dirname "$0")/.." && pwd)/.cache/python
-if ! "$tools/bin/python" -c 'import cryptography, jwt' 2>/dev/null; then
-    echo "installing: PyJWT"
+requirements=$(dirname "$0")/../examples/fastapi/requirements.txt
+if ! "$tools/bin/python" -c 'import cryptography, jwt' 2>/dev/null || ! cmp --silent "$requirements" "$tools/requirements.txt"; then
+    echo "installing: PyJWT, FastAPI"
     python3 -m venv --clear "$tools"
-    "$tools/bin/python" -m pip --quiet --disable-pip-version-check install 'PyJWT[crypto]==2.10.1'
+    "$tools/bin/python" -m pip --quiet --disable-pip-version-check install 'PyJWT[crypto]==2.10.1' -r "$requirements"
+    cp "$requirements" "$tools/requirements.txt"
 fi

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
 /// Some time up to `most`, each time another.
-pub(super) fn jitter(most: Duration) -> Duration {
+pub(crate) fn jitter(most: Duration) -> Duration {
     let random = RandomState::new().hash_one(0) >> 11;
     most.mul_f64(random as f64 / (1u64 << 53) as f64)
 }

@@ -137,16 +137,21 @@ impl Webhook {
                 self.keep(key, identity.clone());
                 Ok(Some(identity))
             }
-            Ok(Verdict::Nobody) => Ok(None),
-            Ok(Verdict::Refused) => {
+            Ok(refusal @ (Verdict::Nobody | Verdict::Refused)) => {
+                // It is not to be let in again by what was true before, when the app is down.
                 self.lock().remove(&key);
-                Err(Reason::Session.into())
+                if matches!(refusal, Verdict::Nobody) { Ok(None) } else { Err(Reason::Session.into()) }
             }
             Err(unavailable) => match self.options.on_error {
                 OnError::Refuse => Err(unavailable),
                 OnError::Cached => self.kept_for(&key, MAX_STALE, now).map(Some).ok_or(unavailable),
             },
         }
+    }
+
+    /// Asks again about whoever was this user.
+    pub(super) fn forget(&self, user: &str) {
+        self.lock().retain(|_, kept| kept.identity.user.as_deref() != Some(user));
     }
 
     fn shown(&self, headers: &HeaderMap) -> HeaderMap {

@@ -108,7 +108,7 @@ fn read<'a>(get: &impl Fn(&str) -> Option<&'a str>, payload: Option<Bytes>) -> R
     if get("probe").is_some() {
         return Ok(Content::Probe { origin, number: number("probe").ok_or("its probe is no number")? });
     }
-    let channel = get("channel").and_then(|text| Channel::parse(text).ok()).ok_or("it has no channel")?;
+    let channel = get("channel").and_then(|text| Channel::from_node(text).ok()).ok_or("it has no channel")?;
     let id = get("id").and_then(|text| EventId::parse(text).ok()).ok_or("it has no id")?;
     let id = if get("copy").is_some() { id.on_channel(&channel) } else { id };
     let payload = payload.ok_or("it has no payload")?;
@@ -208,6 +208,24 @@ mod tests {
                 assert_eq!((*event, sender), (sent, Some((Origin(0xabc), 9))));
             }
         }
+    }
+
+    #[test]
+    fn a_control_comes_back_and_no_other_reserved_channel() {
+        let sent = Event { channel: Channel::control(), ..event(Data::Json(Json::null())) };
+        let sent = Event { id: EventId::parse("c").unwrap(), ..sent };
+        let parcel = Parcel::Event { event: Arc::new(sent.clone()), origin: Origin(1), sequence: 2 };
+        let Content::Event { event, .. } = round(&parcel) else { panic!() };
+        assert_eq!(*event, sent);
+        let (fields, _) = fields(&parcel);
+        let other = content(
+            |name| match name {
+                "channel" => Some("$sidewire.other"),
+                _ => fields.iter().find(|(known, _)| *known == name).map(|(_, text)| &**text),
+            },
+            Some(Bytes::from_static(b"null")),
+        );
+        assert!(matches!(other, Content::Malformed(_)));
     }
 
     #[test]

@@ -233,7 +233,8 @@ fn from_node(read: &Read<'_>, ours: &str) -> Result<Content, &'static str> {
     if let Some(number) = ours.probe {
         return Ok(Content::Probe { origin, number });
     }
-    let channel = read.channel().ok_or("it has no channel")?;
+    let channel = text(read.channel).and_then(|text| Channel::from_node(&text).ok());
+    let channel = channel.ok_or("it has no channel")?;
     let id = read.id().ok_or("it has no id")?;
     let data = read.data.ok_or("it has no payload")?;
     let data = if ours.bytes {

@@ -19,10 +19,10 @@ pub use landing::Landing;
 pub use shared::State;
 
 use super::backend::{Backend, Origin};
-use super::{Bus, BusStatus, Inflow, Refused, Stamped};
-use crate::event::{Interest, Position};
+use super::{Bus, BusStatus, Inflow, OffBus, Refused, Stamped};
+use crate::event::{EventId, Interest, Position};
 use crate::metrics::Metrics;
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, ReadError};
 use carrier::Carrier;
 use link::Link;
 use reader::Reader;
@@ -110,13 +110,19 @@ impl Bus for Remote {
         self.shared.close();
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn status(&self) -> BusStatus {
         let outbox = self.outbox.status();
         let (held_events, held_bytes) = self.shared.held();
         BusStatus {
             trouble: match self.shared.state() {
                 State::Connecting => Some(format!("connecting to {}", self.name)),
-                State::Connected => None,
+                State::Connected => {
+                    self.shared.refused_why().map(|why| format!("{} takes no events: {why}", self.name))
+                }
                 State::Away(why) => Some(format!("{}: {why}", self.name)),
             },
             outbox_takes: self.shared.outbox_takes(),
@@ -127,6 +133,10 @@ impl Bus for Remote {
             held_bytes,
             lag: self.shared.lag(),
         }
+    }
+
+    fn seek(&self, id: &EventId) -> Result<OffBus, ReadError> {
+        Ok(OffBus { sought: self.outbox.seek(id)?, origin: Some(self.shared.origin) })
     }
 }
 

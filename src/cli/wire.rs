@@ -1,10 +1,10 @@
 //! What a node sends: events and the messages around them.
 
 use super::error::CliError;
+use crate::publish::time_text;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
-use std::time::{Duration, UNIX_EPOCH};
 
 /// An event on the wire, as far as it is printed.
 #[derive(Deserialize)]
@@ -23,10 +23,7 @@ pub(super) struct WireEvent<'a> {
 impl WireEvent<'_> {
     /// `TIME CHANNEL EVENT DATA`.
     pub(super) fn to_line(&self) -> String {
-        // Beyond the year 9999 the formatter gives up.
-        let time = UNIX_EPOCH + Duration::from_millis(self.time.min(253_402_300_799_999));
-        let time = humantime::format_rfc3339_millis(time);
-        format!("{time} {} {} {}", self.channel, self.event, self.data)
+        format!("{} {} {} {}", time_text(self.time), self.channel, self.event, self.data)
     }
 }
 

@@ -5,6 +5,9 @@ use std::fmt;
 
 /// Longest channel or pattern, in bytes.
 const MAX_CHANNEL_BYTES: usize = 255;
+/// What channels begin with that are not for callers.
+const RESERVED: char = '$';
+const CONTROL: &str = "$sidewire.control";
 
 /// Where events are published: printable ASCII without space, `*` and `>`, in non-empty tokens split
 /// by `.`; `$` at the start is reserved for Sidewire.
@@ -19,6 +22,21 @@ impl Channel {
             return Err(ChannelError::Wildcard);
         }
         Ok(Self(text.into()))
+    }
+
+    /// The channel on which nodes tell each other whom to cut off. No caller can name it, and no pattern matches it.
+    pub fn control() -> Self {
+        Self(CONTROL.into())
+    }
+
+    /// Reads the name of a channel that a node wrote: what callers may name, and what nodes keep for themselves.
+    pub fn from_node(text: &str) -> Result<Self, ChannelError> {
+        if text == CONTROL { Ok(Self::control()) } else { Self::parse(text) }
+    }
+
+    /// Whether it is one that nodes keep for themselves.
+    pub fn is_reserved(&self) -> bool {
+        self.0.starts_with(RESERVED)
     }
 
     /// The name.
@@ -95,6 +113,9 @@ pub struct WildPattern(Box<str>);
 impl WildPattern {
     /// Whether `channel` fits.
     pub fn matches(&self, channel: &Channel) -> bool {
+        if channel.is_reserved() {
+            return false;
+        }
         let mut tokens = channel.as_str().split('.');
         for part in self.0.split('.') {
             match (part, tokens.next()) {
@@ -130,7 +151,7 @@ fn check(text: &str) -> Result<(), ChannelError> {
     if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(ChannelError::Character);
     }
-    if text.starts_with('$') {
+    if text.starts_with(RESERVED) {
         return Err(ChannelError::Reserved);
     }
     if text.split('.').any(str::is_empty) {
@@ -192,6 +213,17 @@ mod tests {
         assert!(!fits("a.b", "a.b.c"));
         assert!(fits("*.>", "a.b"));
         assert!(!fits("*.>", "a"));
+    }
+
+    #[test]
+    fn what_nodes_keep_for_themselves_is_matched_by_nothing_and_named_by_nobody() {
+        let control = Channel::control();
+        for pattern in [">", "*.*", "*.control", "*.>"] {
+            assert!(!Pattern::parse(pattern).unwrap().matches(&control), "{pattern}");
+        }
+        assert_eq!(Channel::parse(control.as_str()), Err(ChannelError::Reserved));
+        assert_eq!(Channel::from_node(control.as_str()), Ok(control));
+        assert_eq!(Channel::from_node("$sidewire.other"), Err(ChannelError::Reserved));
     }
 
     #[test]

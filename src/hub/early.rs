@@ -142,6 +142,11 @@ impl EarlyLane {
         EarlySeen { from: head, at: head }
     }
 
+    /// The number of the newest one.
+    pub(super) fn newest(&self) -> u64 {
+        self.head.load(Ordering::Acquire)
+    }
+
     /// Adds an event, unless it was added before or has come back already; says whether it did. `after` is the
     /// newest position that is shown. Numbers grow from call to call.
     pub(super) fn push(&self, number: u64, shown: Arc<Shown>, after: Position) -> bool {

@@ -1,6 +1,6 @@
 //! One channel's or pattern's ring, and who waits on it.
 
-use super::Batch;
+use super::{Audience, Batch};
 use crate::event::{Pattern, Position};
 use slab::Slab;
 use smallvec::SmallVec;
@@ -174,14 +174,33 @@ impl Feed {
         }
     }
 
-    /// Tells connections with several feeds that this one has something, before any of them is woken.
-    pub(super) fn mark(&self) {
+    /// Tells connections with several feeds that this one has something, before any of them is woken. Returns who
+    /// waits here.
+    pub(super) fn mark(&self) -> Audience {
         let state = self.lock();
+        let mut audience = Audience::default();
         for (_, waiter) in &state.waiters {
-            if let Waiter::Among { signal, member } = waiter {
-                signal.mark(*member);
-            }
+            let asleep = match waiter {
+                Waiter::Alone { asleep, .. } => *asleep,
+                Waiter::Among { signal, member } => signal.mark(*member),
+            };
+            audience.add(!asleep);
         }
+        audience
+    }
+
+    /// Who waits here.
+    pub(super) fn audience(&self) -> Audience {
+        let state = self.lock();
+        let mut audience = Audience::default();
+        for (_, waiter) in &state.waiters {
+            let asleep = match waiter {
+                Waiter::Alone { asleep, .. } => *asleep,
+                Waiter::Among { signal, .. } => signal.is_asleep(),
+            };
+            audience.add(!asleep);
+        }
+        audience
     }
 
     /// Wakes everybody who waits, and says how many that were.
@@ -247,8 +266,8 @@ struct SignalState {
 }
 
 impl Signal {
-    /// Notes that a feed has something.
-    pub fn mark(&self, member: u32) {
+    /// Notes that a feed has something. Returns whether the connection sleeps.
+    pub fn mark(&self, member: u32) -> bool {
         let mut state = self.lock();
         let index = member as usize;
         if index >= state.marked.len() {
@@ -257,6 +276,12 @@ impl Signal {
         if !std::mem::replace(&mut state.marked[index], true) {
             state.ready.push(member);
         }
+        state.asleep
+    }
+
+    /// Whether the connection sleeps.
+    fn is_asleep(&self) -> bool {
+        self.lock().asleep
     }
 
     /// Takes the feeds that have something; arms the waker when there are none.

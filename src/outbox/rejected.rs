@@ -2,18 +2,34 @@
 
 use super::directory;
 use super::record;
+use crate::event::{Channel, EventId, EventName, UnixMs};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
-use std::fs;
-use std::io::{self, Seek, SeekFrom, Write};
+use std::borrow::Cow;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 const FILE: &str = "rejected.ndjson";
 const OLDER_FILE: &str = "rejected.1.ndjson";
 /// At this size the file takes the place of the older one, which goes.
 const MOST_BYTES: u64 = 16 << 20;
+
+/// An event that the bus will never take, as the file tells it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refused {
+    /// Its channel; none if its record made no sense.
+    pub channel: Option<Channel>,
+    /// Its name, the same.
+    pub name: Option<EventName>,
+    /// When it was accepted, the same.
+    pub time: Option<UnixMs>,
+    /// Why it was refused.
+    pub why: String,
+}
 
 /// The file of rejected events.
 #[derive(Debug)]
@@ -53,6 +69,48 @@ impl Rejected {
         }
         Ok(())
     }
+
+    /// The events of an id, oldest first; lines that cannot be read are passed over.
+    pub(super) fn of(&self, id: &EventId) -> io::Result<Vec<Refused>> {
+        let mut found = Vec::new();
+        for name in [OLDER_FILE, FILE] {
+            let mut reader = match File::open(self.dir.join(name)) {
+                Ok(file) => BufReader::new(file),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            let mut line = Vec::new();
+            while reader.read_until(b'\n', &mut line)? > 0 {
+                found.extend(std::str::from_utf8(&line).ok().and_then(|line| refused(line, id)));
+                line.clear();
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// What is looked at in a line, whatever else it holds.
+#[derive(Deserialize)]
+struct Line<'a> {
+    #[serde(borrow)]
+    id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    channel: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    event: Option<Cow<'a, str>>,
+    time: Option<UnixMs>,
+    why: String,
+}
+
+/// The event of a line, if it has this id.
+fn refused(line: &str, id: &EventId) -> Option<Refused> {
+    let line: Line<'_> = serde_json::from_str(line).ok()?;
+    (line.id? == id.as_str()).then(|| Refused {
+        channel: line.channel.and_then(|text| Channel::parse(&text).ok()),
+        name: line.event.and_then(|text| EventName::parse(&text).ok()),
+        time: line.time,
+        why: line.why,
+    })
 }
 
 /// Works from the bare fields, so that a record that makes no event can be shown as well.

@@ -1,23 +1,25 @@
 //! Where events from a remote bus land: what they change in the log and the hub besides being appended.
 
 use crate::bus::remote::Landing;
-use crate::event::{Channel, Epoch, Expiry, Origin, Position, Sender, Ttl};
+use crate::control::{Control, Controlled};
+use crate::event::{Channel, Epoch, Event, Expiry, Origin, Position, Sender, Ttl};
 use crate::hub::Hub;
 use crate::log::Log;
 use crate::publish::unix_ms;
 use std::io;
 use std::sync::Arc;
 
-/// The log and the hub of this node.
+/// The log and the hub of this node, and what does what other nodes ask for.
 pub struct Shore {
     log: Log,
     hub: Arc<Hub>,
+    controlled: Arc<dyn Controlled>,
 }
 
 impl Shore {
     /// The shore of a node.
-    pub fn new(log: Log, hub: Arc<Hub>) -> Arc<Self> {
-        Arc::new(Self { log, hub })
+    pub fn new(log: Log, hub: Arc<Hub>, controlled: Arc<dyn Controlled>) -> Arc<Self> {
+        Arc::new(Self { log, hub, controlled })
     }
 }
 
@@ -60,6 +62,20 @@ impl Landing for Shore {
 
     fn note_gap(&self) -> io::Result<Position> {
         self.skip_to(&[self.log.head().next()])
+    }
+
+    fn control(&self, event: &Event) -> bool {
+        match Control::read(event) {
+            Some(control) => {
+                self.controlled.apply(control);
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn note_missed_controls(&self) {
+        self.controlled.note_missed();
     }
 
     fn begin_run(&self, origin: Origin, shards: usize) {

@@ -1,4 +1,4 @@
-//! The admin listener: probes, Prometheus, the configuration in force.
+//! The admin listener: probes, Prometheus, the configuration in force, what became of an event.
 
 use super::connection::{Handler, Peer, Reply};
 use super::error::{ApiError, json, with_type};
@@ -31,7 +31,14 @@ impl Admin {
         peer: Peer,
     ) -> Result<Response<Full<Bytes>>, ApiError> {
         check_private(&request, peer, &self.node.settings().admin, &PROBES)?;
-        match (request.method(), request.uri().path()) {
+        let path = request.uri().path();
+        if let Some(id) = path.strip_prefix("/v1/trace/") {
+            return match *request.method() {
+                Method::GET => self.node.tracer.trace(&self.node, id).await,
+                _ => Err(ApiError::method_not_allowed("GET")),
+            };
+        }
+        match (request.method(), path) {
             (&Method::GET | &Method::HEAD, "/healthz") => Ok(self.health()),
             (&Method::GET | &Method::HEAD, "/readyz") => Ok(self.readiness()),
             (&Method::GET | &Method::HEAD, "/metrics") => {
@@ -43,9 +50,9 @@ impl Admin {
             (_, "/healthz" | "/readyz" | "/metrics" | "/v1/config") => {
                 Err(ApiError::method_not_allowed("GET"))
             }
-            _ => {
-                Err(ApiError::not_found("the admin listener has /healthz, /readyz, /metrics and /v1/config"))
-            }
+            _ => Err(ApiError::not_found(
+                "the admin listener has /healthz, /readyz, /metrics, /v1/config and /v1/trace/ID",
+            )),
         }
     }
 

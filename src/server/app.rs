@@ -1,17 +1,16 @@
 //! The app listener: publish, history, control.
 
 use super::access::Access;
-use super::close::CloseReason;
 use super::connection::{Handler, Peer, Reply};
 use super::error::{ApiError, json};
 use super::history;
 use super::host::check_private;
 use super::node::{Node, Settings};
 use super::publish;
-use super::registry::Whom;
 use super::request::{Parameters, path_channel, read_body};
-use crate::audit::{Action, Entry};
-use crate::auth::RevokeError;
+use crate::auth::{Revocation, RevokeError};
+use crate::bus::Outcome;
+use crate::control::{Control, Name, Whom};
 use crate::publish::unix_ms;
 use bytes::Bytes;
 use http_body_util::Full;
@@ -98,6 +97,7 @@ impl App {
         Ok(json(StatusCode::OK, serde_json::json!({"channels": channels}).to_string()))
     }
 
+    /// Cuts somebody off, here at once and then on all nodes of the bus.
     async fn disconnect(
         &self,
         request: Request<Incoming>,
@@ -122,13 +122,15 @@ impl App {
                 ),
             )
         })?;
-        let registry = &self.node.registry;
-        let (connection, user) = (asked.connection.clone(), asked.user.clone());
-        let action = if asked.jti.is_some() { Action::Revoked } else { Action::Disconnected };
-        let entry = Entry { connection: connection.as_deref(), user: user.as_deref(), ..Entry::new(action) };
-        let disconnected = match (asked.connection, asked.user, asked.jti) {
-            (Some(connection), None, None) => usize::from(registry.disconnect(&connection)),
-            (None, Some(user), None) => registry.disconnect_all(Whom::User(&user), CloseReason::Disconnected),
+        let (control, done) = match (asked.connection, asked.user, asked.jti) {
+            (Some(connection), None, None) => self.close(Whom::Connection(name("connection", &connection)?)),
+            (None, Some(user), None) => {
+                // First, so that nobody comes back by what the app said before.
+                if let Some(authority) = &settings.authority {
+                    authority.forget_sessions(&user);
+                }
+                self.close(Whom::User(name("user", &user)?))
+            }
             (None, None, Some(id)) => self.revoke(&id, asked.exp).await?,
             _ => {
                 return Err(ApiError::parameter(
@@ -138,39 +140,64 @@ impl App {
                 ));
             }
         };
-        self.node.audit.note(&Entry { count: Some(disconnected as u64), ..entry });
-        Ok(json(StatusCode::OK, serde_json::json!({"disconnected": disconnected}).to_string()))
+        // Whatever became of it here, the others are told.
+        let (status, word) = match self.node.publisher.tell_nodes(&control).await {
+            Ok(Outcome::Queued) => (StatusCode::ACCEPTED, "queued"),
+            Ok(Outcome::Published(_) | Outcome::Confirmed | Outcome::Duplicate(_)) => {
+                (StatusCode::OK, "published")
+            }
+            refused => {
+                tracing::warn!(?refused, "the other nodes of the bus could not be told whom to cut off");
+                return Err(ApiError::unavailable(
+                    "unavailable",
+                    "this is done on this node, but neither the bus nor the outbox takes it for the others: repeat it",
+                ));
+            }
+        };
+        let body = serde_json::json!({"disconnected": done?, "status": word});
+        Ok(json(status, body.to_string()))
     }
 
-    /// Revokes a token and closes what came with it. First the one and then the other: a client that connects in
-    /// between is refused, or looks again once it is in the registry.
-    async fn revoke(&self, id: &str, exp: Option<u64>) -> Result<usize, ApiError> {
-        if id.is_empty() || id.len() > 255 || id.chars().any(char::is_control) {
+    fn close(&self, whom: Whom) -> (Control, Result<usize, ApiError>) {
+        let (disconnect, closed) = self.node.controls.disconnect(whom);
+        (Control::Disconnect(vec![disconnect]), Ok(closed))
+    }
+
+    async fn revoke(
+        &self,
+        id: &str,
+        exp: Option<u64>,
+    ) -> Result<(Control, Result<usize, ApiError>), ApiError> {
+        // Leeway and slow clocks: an hour more costs a few bytes.
+        let end = exp.map_or(unix_ms() + REVOKED_FOR, |exp| exp.saturating_add(3600).saturating_mul(1000));
+        let Some(revocation) = Revocation::new(id, end) else {
             let message = "`jti` is the id of a token: 1 to 255 bytes without control characters";
             return Err(ApiError::parameter("invalid_parameter", "jti", message));
-        }
-        let now = unix_ms();
-        // Leeway and slow clocks: an hour more costs a few bytes.
-        let end = exp.map_or(now + REVOKED_FOR, |exp| exp.saturating_add(3600).saturating_mul(1000));
-        let (node, owned) = (self.node.clone(), id.to_owned());
-        let revoked = tokio::task::spawn_blocking(move || node.revocations.revoke(&owned, end, now)).await;
-        if let Ok(Err(RevokeError::TooMany)) = revoked {
-            return Err(ApiError::unavailable(
-                "unavailable",
-                "too many tokens are revoked already: sign new ones with another key",
-            ));
-        }
-        // Whether it is kept or not, it counts now.
-        let closed = self.node.registry.disconnect_all(Whom::Token(id), CloseReason::Unauthorized);
-        match revoked {
-            Ok(Ok(())) => Ok(closed),
-            Ok(Err(error)) => {
-                tracing::warn!(?error, "a revocation could not be written to the disk");
+        };
+        let control = Control::Revoke(vec![revocation.clone()]);
+        let controls = self.node.controls.clone();
+        let done = match tokio::task::spawn_blocking(move || controls.revoke(&revocation)).await {
+            Ok(Ok(closed)) => Ok(closed),
+            Ok(Err(RevokeError::TooMany)) => {
+                return Err(ApiError::unavailable(
+                    "unavailable",
+                    "too many tokens are revoked already: sign new ones with another key",
+                ));
+            }
+            Ok(Err(RevokeError::NotKept(error))) => {
+                tracing::warn!(%error, "a revocation could not be written to the disk");
                 Err(not_kept())
             }
             Err(_) => Err(not_kept()),
-        }
+        };
+        Ok((control, done))
     }
+}
+
+fn name(field: &'static str, text: &str) -> Result<Name, ApiError> {
+    Name::parse(text).ok_or_else(|| {
+        ApiError::parameter("invalid_parameter", field, format!("`{field}` has 1 to 4096 bytes"))
+    })
 }
 
 fn not_kept() -> ApiError {

@@ -1,10 +1,12 @@
 //! What the listeners share: the flows, the limits in force, the clients.
 
 use super::channel_rates::ChannelRates;
+use super::control::Controls;
 use super::error::ApiError;
 use super::host::{OriginPolicy, PrivateRules};
 use super::refusal_log::RefusalLog;
 use super::registry::Registry;
+use super::trace::Tracer;
 use crate::audit::Audit;
 use crate::auth::{Authority, Revocations};
 use crate::bus::{Bus, Inflow};
@@ -39,10 +41,13 @@ pub struct Node {
     pub registry: Arc<Registry>,
     /// Tokens that count no longer.
     pub revocations: Arc<Revocations>,
+    /// Cuts clients off.
+    pub controls: Arc<Controls>,
     /// Who did what.
-    pub audit: Audit,
+    pub audit: Arc<Audit>,
     pub(super) refusals: RefusalLog,
     pub(super) rates: ChannelRates,
+    pub(super) tracer: Tracer,
     /// When it started.
     pub started: Instant,
     /// What can be changed while it runs.
@@ -126,7 +131,8 @@ impl Node {
         metrics: Arc<Metrics>,
         registry: Arc<Registry>,
         revocations: Arc<Revocations>,
-        audit: Audit,
+        controls: Arc<Controls>,
+        audit: Arc<Audit>,
         settings: Settings,
         config: serde_json::Value,
     ) -> Arc<Self> {
@@ -139,9 +145,11 @@ impl Node {
             metrics,
             registry,
             revocations,
+            controls,
             audit,
             refusals: RefusalLog::new(),
             rates: ChannelRates::default(),
+            tracer: Tracer::default(),
             started: Instant::now(),
             settings: RwLock::new(Arc::new(settings)),
             config: RwLock::new(config),

@@ -4,7 +4,8 @@ use super::close::CloseReason;
 use super::offenders::Offenders;
 use super::rate::Rate;
 use crate::auth::Identity;
-use crate::event::ConnectionId;
+use crate::event::{ConnectionId, UnixMs};
+use crate::publish::unix_ms;
 use futures_util::task::AtomicWaker;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -26,15 +27,30 @@ pub struct Registry {
 }
 
 /// How one connection is told to close.
-#[derive(Default)]
 pub struct Handle {
     reason: AtomicU8,
     waker: AtomicWaker,
+    opened: UnixMs,
     /// Who is at the other end; a WebSocket client may become somebody.
     identity: Mutex<Option<Arc<Identity>>>,
 }
 
 impl Handle {
+    fn new() -> Self {
+        Self {
+            reason: AtomicU8::new(0),
+            waker: AtomicWaker::new(),
+            opened: unix_ms(),
+            identity: Mutex::default(),
+        }
+    }
+
+    /// Whether it was told to close.
+    #[cfg(test)]
+    pub(super) fn is_closed(&self) -> bool {
+        self.reason.load(Ordering::Acquire) != 0
+    }
+
     /// Tells the connection to close; the first reason counts. False when it was told before.
     pub fn close(&self, reason: CloseReason) -> bool {
         let told = self.reason.compare_exchange(0, reason.index(), Ordering::AcqRel, Ordering::Relaxed);
@@ -226,7 +242,7 @@ impl Registry {
     /// Enters a client.
     pub fn register(self: &Arc<Self>) -> Registration {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-        let handle = Arc::<Handle>::default();
+        let handle = Arc::new(Handle::new());
         self.handles().insert(serial, handle.clone());
         Registration { registry: self.clone(), serial, handle }
     }
@@ -247,10 +263,11 @@ impl Registry {
         }
     }
 
-    /// Closes all connections of somebody; how many those were.
-    pub fn disconnect_all(&self, whom: Whom<'_>, reason: CloseReason) -> usize {
+    /// Closes all connections of somebody that were open at `opened_by`; how many those were.
+    pub fn disconnect_all(&self, whom: Whom<'_>, reason: CloseReason, opened_by: UnixMs) -> usize {
+        let is_meant = |handle: &&Arc<Handle>| handle.opened <= opened_by && handle.is(whom);
         // Told after the lock is released: a connection that ends takes it.
-        let handles: Vec<_> = self.handles().values().filter(|handle| handle.is(whom)).cloned().collect();
+        let handles: Vec<_> = self.handles().values().filter(is_meant).cloned().collect();
         handles.iter().filter(|handle| handle.close(reason)).count()
     }
 

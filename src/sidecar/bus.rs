@@ -9,7 +9,6 @@ use crate::bus::remote::{Remote, RemoteOptions};
 use crate::bus::{Bus, Inflow, Memory};
 use crate::config::{BusChannel, BusMode, Config, LogSync};
 use crate::event::Interest;
-use crate::hub::Hub;
 use crate::log::{Log, Numbering};
 use crate::metrics::Metrics;
 use crate::outbox::{Limits, Outbox};
@@ -57,8 +56,7 @@ pub(super) fn refusal(config: &Config) -> Refusal {
 pub(super) async fn start(
     config: &Config,
     inflow: Arc<Inflow>,
-    log: &Log,
-    hub: &Arc<Hub>,
+    shore: Arc<Shore>,
     order: &Order,
     metrics: &Arc<Metrics>,
 ) -> Result<Arc<dyn Bus>, StartError> {
@@ -73,7 +71,7 @@ pub(super) async fn start(
         .await
         .map_err(|_| StartError::Threads(io::Error::other("the thread that opens the outbox ended")))?
         .map_err(StartError::Outbox)?;
-    let parts = Parts { config, inflow: inflow.clone(), log, hub, order, metrics, outbox };
+    let parts = Parts { config, inflow: inflow.clone(), shore, order, metrics, outbox };
     let bus = &config.bus;
     Ok(match (redis_options(bus), nats_options(bus), mode) {
         (Some(options), _, BusMode::PubSub) => {
@@ -99,8 +97,7 @@ pub(super) fn inflow(log: &Log) -> Arc<Inflow> {
 struct Parts<'a> {
     config: &'a Config,
     inflow: Arc<Inflow>,
-    log: &'a Log,
-    hub: &'a Arc<Hub>,
+    shore: Arc<Shore>,
     order: &'a Order,
     metrics: &'a Arc<Metrics>,
     outbox: Outbox,
@@ -122,13 +119,12 @@ impl Parts<'_> {
                 .then(|| Interest::new(patterns)),
             dir: self.config.log.dir.clone(),
         };
-        let shore = Shore::new(self.log.clone(), self.hub.clone());
         Remote::start(
             shards,
             options,
             self.inflow,
             self.outbox,
-            shore,
+            self.shore,
             self.metrics.clone(),
             self.order.is_current.clone(),
         )

@@ -137,8 +137,10 @@ async fn nodes_of_a_cluster_pass_messages_on() {
 
 #[tokio::test]
 async fn a_user_may_be_kept_to_some_channels() {
-    let server =
-        RedisSetup::new().line("user node on >geheim ~* &job.* &sidewire.probe.default +@all").start().await;
+    let server = RedisSetup::new()
+        .line("user node on >geheim ~* &job.* &sidewire.probe.default &sidewire.control.default +@all")
+        .start()
+        .await;
     let bus = format!("url = '{}'\nuser = 'node'\npassword = 'geheim'", server.url());
     let error = channels(&bus).open(None).await.map(|_| ()).unwrap_err();
     assert!(matches!(&error, LinkError::Refused(why) if why.contains("NOPERM")), "{error:?}");

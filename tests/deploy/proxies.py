@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""The configurations in deploy/proxies, each in the real proxy with a node behind it: TLS, every transport, the client's
-address, and a restart of the node under which a client misses nothing.
+"""The configurations in deploy/proxies, each in the real proxy. With a node behind it: TLS, every transport, the client's
+address, and a restart of the node under which a client misses nothing. With three nodes on Redis: one after the other is
+restarted, and no client on any transport misses an event or gets one twice.
 
     tests/deploy/proxies.py SIDEWIRE
 """
@@ -20,7 +21,8 @@ import time
 import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from node import PATIENCE, Node, Process, eventually, free_port  # noqa: E402
+from follower import TRANSPORTS, Follower, read_until, unchunked, upgrade  # noqa: E402
+from node import PATIENCE, Node, Process, eventually, fetch, free_port  # noqa: E402
 
 PROXIES = pathlib.Path(__file__).resolve().parents[2] / "deploy/proxies"
 NAME = "events.example.com"
@@ -30,9 +32,17 @@ os.environ["PATH"] += ":/usr/sbin:/usr/local/sbin"
 AT_ONCE = 5
 
 
-def configured(file, changes):
-    """A shipped configuration with the test's addresses; each of them must have been there."""
+def configured(file, upstreams, changes):
+    """A shipped configuration with the test's addresses; each of them must have been there. `upstreams` are client
+    listeners; lines of nodes that the test does not have go."""
     text = (PROXIES / file).read_text()
+    for number in (1, 2, 3):
+        place = f"10.0.0.{number}:7080"
+        assert place in text, f"{file} has no {place}"
+        if number <= len(upstreams):
+            text = text.replace(place, upstreams[number - 1])
+        else:
+            text = "".join(line for line in text.splitlines(keepends=True) if place not in line)
     for wanted, ours in changes.items():
         assert wanted in text, f"{file} has no {wanted!r}"
         text = text.replace(wanted, str(ours))
@@ -47,9 +57,9 @@ def certificate(directory):
     (directory / "tls.pem").write_text((directory / "tls.crt").read_text() + (directory / "tls.key").read_text())
 
 
-def nginx(directory, port, upstream):
-    changes = {"listen 443 ssl": f"listen 127.0.0.1:{port} ssl", "127.0.0.1:7080": upstream, "/etc/sidewire": directory}
-    (directory / "sidewire.conf").write_text(configured("nginx.conf", changes))
+def nginx(directory, port, upstreams, _admin):
+    changes = {"listen 443 ssl": f"listen 127.0.0.1:{port} ssl", "/etc/sidewire": directory}
+    (directory / "sidewire.conf").write_text(configured("nginx.conf", upstreams, changes))
     paths = "".join(f"{kind}_temp_path {directory}/{kind}; " for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
     (directory / "nginx.conf").write_text(
         f"daemon off; pid {directory}/nginx.pid; error_log stderr; events {{}}\n"
@@ -59,19 +69,19 @@ def nginx(directory, port, upstream):
     return [*words, "-t"], words, None
 
 
-def haproxy(directory, port, upstream):
-    changes = {"bind :443": f"bind 127.0.0.1:{port}", "127.0.0.1:7080": upstream, "/etc/sidewire": directory}
+def haproxy(directory, port, upstreams, admin):
+    changes = {"bind :443": f"bind 127.0.0.1:{port}", "port 7090": f"port {admin}", "/etc/sidewire": directory}
     # As many connections as the limit of open files of the test machine has room for.
     changes["maxconn 100000"] = "maxconn 200"
-    (directory / "haproxy.cfg").write_text(configured("haproxy.cfg", changes))
+    (directory / "haproxy.cfg").write_text(configured("haproxy.cfg", upstreams, changes))
     words = ["haproxy", "-db", "-f", directory / "haproxy.cfg"]
     return [*words, "-c"], words, None
 
 
-def caddy(directory, port, upstream):
-    changes = {f"\n{NAME} {{": f"\n{NAME}:{port} {{\n\tbind 127.0.0.1", "127.0.0.1:7080": upstream, "/etc/sidewire": directory}
+def caddy(directory, port, upstreams, _admin):
+    changes = {f"\n{NAME} {{": f"\n{NAME}:{port} {{\n\tbind 127.0.0.1", "/etc/sidewire": directory}
     changes["grace_period 10s"] = "grace_period 1s\n\tadmin off\n\tauto_https disable_redirects"
-    (directory / "Caddyfile").write_text(configured("Caddyfile", changes))
+    (directory / "Caddyfile").write_text(configured("Caddyfile", upstreams, changes))
     env = os.environ | {"HOME": str(directory), "XDG_DATA_HOME": str(directory), "XDG_CONFIG_HOME": str(directory)}
     words = ["caddy", "run", "--adapter", "caddyfile", "--config", directory / "Caddyfile"]
     return ["caddy", "validate", *words[2:]], words, env
@@ -111,33 +121,9 @@ def read_all(stream):
     return seen
 
 
-def unchunked(head, body):
-    if b"transfer-encoding: chunked" not in head.lower():
-        return body
-    whole = b""
-    while body:
-        size, _, body = body.partition(b"\r\n")
-        size = int(size, 16)
-        whole, body = whole + body[:size], body[size + 2 :]
-    return whole
-
-
-def read_until(stream, wanted, seconds=PATIENCE):
-    """All that came up to a match of `wanted`."""
-    seen = b""
-    deadline = time.monotonic() + seconds
-    while not re.search(wanted, seen):
-        stream.settimeout(max(0.01, deadline - time.monotonic()))
-        piece = stream.recv(65536)
-        assert piece, f"closed after {seen!r}"
-        seen += piece
-    return seen
-
-
 def check_transports(edge, node):
-    upgrade = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
     # A channel each: a proxy may notice late that a client has gone.
-    for transport, headers in [("sse", ()), ("stream", ()), ("ws", upgrade)]:
+    for transport, headers in [("sse", ()), ("stream", ()), ("ws", upgrade())]:
         with edge.request(f"/v1/{transport}?channel={transport}", *headers) as stream:
             status = read_until(stream, rb"\r\n\r\n").split()[1]
             assert status == (b"101" if headers else b"200"), f"{transport}: {status}"
@@ -164,54 +150,13 @@ def fetch_channels(node):
 
 def check_restart(edge, node, restart):
     """An EventSource goes on from where it was, through two restarts of the node, and misses nothing."""
-    numbers, last, ended, refused = [], "", threading.Event(), []
-
-    def follow():
-        nonlocal last
-        while not ended.is_set():
-            try:
-                resume = [f"Last-Event-ID: {last}"] if last else []
-                # So that the end of the answer is the end of the connection.
-                with edge.request("/v1/sse?channel=n", "Connection: close", *resume) as stream:
-                    seen = read_until(stream, rb"\r\n\r\n")
-                    if not seen.startswith(b"HTTP/1.1 200"):
-                        # An EventSource would give up here.
-                        refused.append(seen)
-                        return
-                    while not ended.is_set():
-                        stream.settimeout(0.2)
-                        try:
-                            piece = stream.recv(65536)
-                        except TimeoutError:
-                            continue
-                        if not piece:
-                            break
-                        seen += piece
-                        *whole, seen = seen.split(b"\n\n")
-                        for item in whole:
-                            data = re.search(rb"^data: ?(.*)$", item, re.M)
-                            if not data or b'"type":"event"' not in data[1]:
-                                continue
-                            numbers.append(json.loads(data[1])["data"])
-                            last = re.search(rb"^id: ?(.*)$", item, re.M)[1].decode()
-            except (OSError, AssertionError):
-                # A connection that is broken or closed without an answer: it comes back.
-                time.sleep(0.05)
-
-    reader = threading.Thread(target=follow)
-    reader.start()
-    try:
+    with Follower(edge, "sse", "n") as client:
         eventually("a subscriber", lambda: b'"n"' in fetch_channels(node))
         for number in range(100):
             node.publish("n", number)
             if number in (30, 60):
                 node = restart()
-        eventually("all events", lambda: len(numbers) >= 100 or refused)
-    finally:
-        ended.set()
-        reader.join()
-    assert not refused, refused
-    assert numbers == list(range(100)), f"missed or doubled: {numbers}"
+        client.sees(100)
     return node
 
 
@@ -243,7 +188,7 @@ def check_address(start, directory):
     upstream = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Upstream)
     threading.Thread(target=upstream.serve_forever, daemon=True).start()
     try:
-        with start(directory, f"127.0.0.1:{upstream.server_port}") as edge:
+        with start(directory, [f"127.0.0.1:{upstream.server_port}"]) as edge:
             status, _ = edge.get("/v1/poll", "X-Forwarded-For: 203.0.113.9", "Origin: https://app.example.com")
     finally:
         upstream.shutdown()
@@ -253,12 +198,94 @@ def check_address(start, directory):
     assert told[0]["origin"] == "https://app.example.com", told[0]
 
 
+def check_rolling_restart(start, directory, sidewire):
+    """Three nodes on one bus: each is stopped and started again once the one before is ready, twice, while events are
+    published at all of them and clients on every transport follow."""
+    redis_port, client, app, admin = (free_port() for _ in range(4))
+    config = f"""
+[client]
+drain = "500ms"
+[bus]
+url = "redis://127.0.0.1:{redis_port}"
+probe_interval = "200ms"
+# What is published at two nodes in turn has one order only while it is answered by the bus.
+hedge = "10s"
+"""
+    words = ["redis-server", "--port", redis_port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", directory]
+    with Process(*words) as redis:
+        eventually("Redis listens", lambda: "Ready to accept connections" in redis.said())
+
+        def run(number):
+            home = directory / f"node{number}"
+            home.mkdir(exist_ok=True)
+            at = f"127.0.0.{number + 1}"
+            return Node(sidewire, config, directory=home, client=f"{at}:{client}", app=f"{at}:{app}", admin=f"{at}:{admin}")
+
+        nodes = [run(number) for number in range(3)]
+        followers = []
+        published, stopped, failed = 0, threading.Event(), []
+
+        def publish():
+            nonlocal published
+            try:
+                while not stopped.is_set():
+                    # Any node that takes it; the id makes one event of what is tried again.
+                    eventually("a publish", lambda: publish_once(nodes[published % 3], published))
+                    published += 1
+            except SystemExit as error:
+                failed.append(error)
+
+        publisher = threading.Thread(target=publish)
+        try:
+            with start(directory, [node.client for node in nodes], admin=admin) as edge:
+                followers = [Follower(edge, transport, "rolling") for transport in TRANSPORTS for _ in range(3)]
+                eventually("all are connected", lambda: all(follower.connected for follower in followers))
+                publisher.start()
+                for number in [0, 1, 2, 0, 1, 2]:
+                    assert nodes[number].end() == 0, nodes[number].said()
+                    # It is back only when it is ready.
+                    nodes[number] = run(number)
+                stopped.set()
+                publisher.join()
+                assert not failed, failed
+                for follower in followers:
+                    follower.sees(published)
+                for follower in followers:
+                    if follower.transport != "poll":
+                        assert follower.connections > 1, f"{follower.transport} was never at a node that was restarted"
+                # Without a bus no node is ready, and clients are served all the same, also once every check has failed.
+                redis.end()
+                eventually("no node is ready", lambda: all(fetch(f"http://{node.admin}/readyz")[0] == 503 for node in nodes))
+                until = time.monotonic() + 2
+                while time.monotonic() < until:
+                    status, body = edge.get("/v1/poll?channel=rolling&timeout=0")
+                    assert status == 200, f"without a bus: {status} {body}"
+                    time.sleep(0.1)
+        finally:
+            stopped.set()
+            if publisher.is_alive():
+                publisher.join()
+            for follower in followers:
+                follower.end()
+            for node in nodes:
+                node.end()
+    assert published > 100, f"{published} events are too few to tell"
+    print(f"rolling restart: {published} events to {len(followers)} clients through six restarts")
+
+
+def publish_once(node, number):
+    body = json.dumps({"channel": "rolling", "data": number, "id": f"rolling-{number}"}).encode()
+    status, answer = fetch(f"http://{node.app}/v1/publish", body, {"Content-Type": "application/json"})
+    assert status == 200, answer
+    return True
+
+
 class Started:
     """A proxy that runs while the block lasts."""
 
-    def __init__(self, proxy, directory, upstream):
+    def __init__(self, proxy, directory, upstreams, admin):
         port = free_port()
-        check, words, env = proxy(directory, port, upstream)
+        check, words, env = proxy(directory, port, upstreams, admin)
         done = subprocess.run([str(word) for word in check], capture_output=True, text=True, env=env)
         assert done.returncode == 0, f"{check}: {done.stdout}{done.stderr}"
         self.process = Process(*words, env=env)
@@ -288,8 +315,10 @@ def main():
             directory.chmod(0o755)
             certificate(directory)
 
-            def start(directory, upstream, proxy=proxy):
-                return Started(proxy, directory, upstream)
+            admin = free_port()
+
+            def start(directory, upstreams, proxy=proxy, admin=admin):
+                return Started(proxy, directory, upstreams, admin)
 
             check_address(start, directory)
             home = directory / "node"
@@ -299,7 +328,7 @@ def main():
             config = '[client]\ndrain = "200ms"\n[bus]\nprobe_interval = "100ms"\n'
 
             def run():
-                return Node(sidewire, config, directory=home, client=client, app=app)
+                return Node(sidewire, config, directory=home, client=client, app=app, admin=f"127.0.0.1:{admin}")
 
             nodes = [run()]
 
@@ -309,14 +338,15 @@ def main():
                 return nodes[-1]
 
             try:
-                with start(directory, client) as edge:
+                with start(directory, [client]) as edge:
                     check_transports(edge, nodes[-1])
                     check_restart(edge, nodes[-1], restart)
                     nodes[-1].end()
                     check_nobody(edge)
             finally:
                 nodes[-1].end()
-        print(f"proxy {proxy.__name__}: TLS, WebSocket, SSE, stream, long-poll, addresses, two restarts, no node")
+            check_rolling_restart(start, directory, sidewire)
+        print(f"proxy {proxy.__name__}: TLS, WebSocket, SSE, stream, long-poll, addresses, restarts, three nodes, no node")
     print("proxies passed: 3")
 
 

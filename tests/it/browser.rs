@@ -1,10 +1,7 @@
 //! A real browser: `EventSource`, `WebSocket` and `fetch` from a page of another origin, across a restart.
 
-use crate::support::{Setup, eventually, free_fixed_port};
+use crate::support::{Browser, Setup, eventually, free_fixed_port};
 use serde_json::Value;
-use std::os::unix::process::CommandExt as _;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -58,47 +55,14 @@ fn known(report: &Value) -> usize {
     ["eventSource", "webSocket"].iter().filter_map(|by| report[by].as_array()).map(Vec::len).sum()
 }
 
-/// A browser on a page, with a profile of its own. Dropping it ends it with all its processes.
-struct Browser {
-    child: Child,
-    report: Report,
-}
+/// Says what the page has seen, when the test fails.
+struct LastWords(Report);
 
-impl Browser {
-    fn open(url: &str, profile: &Path, report: Report) -> Self {
-        let child = Command::new("chromium")
-            .args([
-                "--headless",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-dev-shm-usage",
-                "--disable-quic",
-            ])
-            .args(["--no-first-run", "--disable-background-networking", "--disable-component-update"])
-            .args(["--disable-sync", "--remote-debugging-port=0"])
-            .arg(format!("--user-data-dir={}", profile.display()))
-            .arg(url)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .expect("chromium is installed (tests/setup.sh installs it)");
-        Self { child, report }
-    }
-}
-
-impl Drop for Browser {
+impl Drop for LastWords {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("the page has seen {:?}", self.report.lock());
+            eprintln!("the page has seen {:?}", self.0.lock());
         }
-        let group = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
-        if let Some(group) = group {
-            // It may have ended by itself.
-            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-        }
-        let _ = self.child.wait();
     }
 }
 
@@ -114,9 +78,9 @@ async fn a_page_of_another_origin_sees_each_event_once_and_in_order_across_a_res
     let port = listener.local_addr().expect("bound").port();
     let report = Report::default();
     tokio::spawn(serve(listener, Arc::clone(&report)));
-    let profile = tempfile::tempdir().expect("a temporary directory");
+    let _last_words = LastWords(Arc::clone(&report));
     let url = format!("http://localhost:{port}/page?node={client}&cursor={cursor}");
-    let browser = Browser::open(&url, profile.path(), Arc::clone(&report));
+    let browser = Browser::open(&url).await;
     let said = || report.lock().expect("no panic inside").clone();
 
     sidecar.publish_numbers("browser.a", 0..20).await;

@@ -144,6 +144,120 @@ async fn tls_reaches_servers_whose_authority_is_named_and_no_others() {
     }
 }
 
+/// Waits until the node is not ready because of the bus, with one of these words in its reason.
+async fn not_ready_because(sidecar: &TestSidecar, words: &[&str]) -> String {
+    eventually(&format!("a reason with one of {words:?}"), async || {
+        let answer = sidecar.admin().get("/readyz").await;
+        let reason = answer.json()["checks"]["bus"].as_str().unwrap_or_default().to_owned();
+        let named = words.iter().any(|word| reason.to_lowercase().contains(word));
+        (answer.status() == 503 && named).then_some(reason)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn rights_that_are_taken_away_meanwhile_are_named_and_nothing_is_lost() {
+    let redis = RedisSetup::new().only_user("admin", "other").start().await;
+    let secret = format!(">{PASSWORD}");
+    redis.command::<()>(&["ACL", "SETUSER", "app", "on", &secret, "~*", "&*", "+@all"]).await;
+    let config = bus_config_at(&with_user(&redis.url()), "stream", "", "");
+    let mut nodes = [TestSidecar::with_config(&config).await, TestSidecar::with_config(&config).await];
+    for node in &mut nodes {
+        works(node).await;
+    }
+    let mut published = 0;
+    for (right, back) in [("-xadd", "+xadd"), ("-xread", "+xread"), ("-@all", "+@all")] {
+        nodes[0].publish_numbers("rights", published..published + 5).await;
+        redis.command::<()>(&["ACL", "SETUSER", "app", right]).await;
+        for n in published + 5..published + 20 {
+            let event = json!({"channel": "rights", "id": format!("rights-{n}"), "data": {"n": n}});
+            let answer = nodes[0].app().post_json("/v1/publish", &event).await;
+            assert!((200..300).contains(&answer.status()), "{right}: {}", answer.text());
+        }
+        published += 20;
+        let reason = not_ready_because(&nodes[0], &["noperm", "permission"]).await;
+        eprintln!("{right}: {reason}");
+        assert!(!reason.contains(PASSWORD), "{reason}");
+        redis.command::<()>(&["ACL", "SETUSER", "app", back]).await;
+        for node in &nodes {
+            node.ready().await;
+            let kept = node.wait_for_events("channel=rights", published as usize).await;
+            assert_eq!(crate::support::numbers(&kept), (0..published).collect::<Vec<_>>(), "{right}");
+        }
+    }
+    for node in &mut nodes {
+        works(node).await;
+        keeps_its_secret(node).await;
+    }
+}
+
+/// A bus with TLS: its server, and what a node needs to reach it.
+enum Encrypted {
+    Redis(RedisServer),
+    Nats(NatsServer),
+}
+
+impl Encrypted {
+    async fn redis(certificates: &Arc<Certificates>) -> Self {
+        Self::Redis(RedisSetup::new().append_only().tls(Arc::clone(certificates)).start().await)
+    }
+
+    async fn nats(certificates: &Arc<Certificates>) -> Self {
+        Self::Nats(NatsSetup::new().tls(Arc::clone(certificates)).start().await)
+    }
+
+    fn config(&self, certificates: &Certificates) -> String {
+        let path = |name: &str| certificates.path(name).display().to_string();
+        let authority = format!("tls_ca_file = \"{}\"\n", path("ca.pem"));
+        match self {
+            Self::Redis(server) => {
+                // This Redis asks its clients for certificates.
+                let (chain, key) = (path("client.pem"), path("client.key"));
+                let own = format!("{authority}tls_cert_file = \"{chain}\"\ntls_key_file = \"{key}\"\n");
+                bus_config_at(&server.url(), "stream", &own, "")
+            }
+            Self::Nats(server) => bus_config_at(&server.url(), "jetstream", &authority, ""),
+        }
+    }
+
+    async fn start_again(&mut self) {
+        match self {
+            Self::Redis(server) => {
+                server.kill();
+                server.start_again().await;
+            }
+            Self::Nats(server) => {
+                server.kill();
+                server.start_again().await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_of_the_bus_that_has_ended_is_named_and_a_new_one_is_taken_without_a_restart() {
+    for is_redis in [true, false] {
+        let certificates = Arc::new(Certificates::new());
+        let mut bus = match is_redis {
+            true => Encrypted::redis(&certificates).await,
+            false => Encrypted::nats(&certificates).await,
+        };
+        let mut sidecar = TestSidecar::with_config(&bus.config(&certificates)).await;
+        works(&mut sidecar).await;
+        certificates.expire();
+        bus.start_again().await;
+        let reason = not_ready_because(&sidecar, &["expired"]).await;
+        eprintln!("{reason}");
+        let answer = sidecar.publish(&json!({"channel": "kept", "data": {"n": 0}})).await;
+        assert_eq!(answer["status"], "queued", "{answer}");
+        // Of another authority: the node reads its files again at each connect.
+        certificates.renew();
+        bus.start_again().await;
+        works(&mut sidecar).await;
+        sidecar.wait_for_events("channel=kept", 1).await;
+    }
+}
+
 #[tokio::test]
 async fn what_makes_no_sense_is_refused_at_the_start() {
     for (keys, named) in [

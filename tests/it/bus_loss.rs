@@ -309,6 +309,44 @@ async fn redis_comes_back_without_the_tail_and_nodes_agree_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sentinels_choose_a_replica_that_lacks_the_tail_and_nodes_agree_again() {
+    let mut sentinels = Sentinels::start().await;
+    let nodes = nodes_at(&sentinels.url(), "stream").await;
+    nodes[0].publish_numbers("tail", 0..50).await;
+    for node in &nodes {
+        node.wait_for_events("channel=tail", 50).await;
+    }
+    let kept = nodes[0].cursor_now().await;
+    sentinels.keep_replica_behind().await;
+    nodes[0].publish_numbers("tail", 50..80).await;
+    for node in &nodes {
+        node.wait_for_events("channel=tail", 80).await;
+    }
+    let lost = nodes[1].cursor_now().await;
+    let begin = Instant::now();
+    sentinels.servers[0].kill();
+    sentinels.wait_for_master(1).await;
+    for node in &nodes {
+        node.publish_until("published", "back").await;
+    }
+    eprintln!("master killed, the tail lost: confirmed again after {:?}", begin.elapsed());
+    assert!(begin.elapsed() < BACK_WITHIN, "{:?}", begin.elapsed());
+    for n in 80..120 {
+        nodes[n as usize % 2].publish_numbers("tail", n..n + 1).await;
+    }
+    for node in &nodes {
+        let numbers = crate::support::numbers(&node.wait_for_events("channel=tail", 120).await);
+        assert_eq!(numbers, (0..120).collect::<Vec<_>>(), "what nodes have read they keep, once");
+        let address = node.whereabouts().client();
+        for cursor in [&kept, &lost] {
+            let opened =
+                Subscription::open(Transport::WebSocket, &address, "channel=tail", Some(cursor)).await;
+            assert_eq!(opened.resume(), "reset", "those places are on a log that is gone");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_moves_the_slot_of_the_stream() {
     let cluster = RedisCluster::start().await;
     let nodes = nodes_at(&cluster.url(), "stream").await;
@@ -343,9 +381,10 @@ async fn a_nats_cluster_loses_the_leader_of_the_stream() {
 }
 
 #[tokio::test]
-async fn redis_without_memory_queues_and_goes_on_when_there_is_some() {
+async fn redis_without_memory_is_named_and_publishes_wait_until_there_is_some() {
     let fleet = Fleet::start(BusKind::RedisStream, 2).await;
     fleet.nodes[0].publish_numbers("full", 0..5).await;
+    let accepted = fleet.proxy.accepted();
     let redis: &RedisServer = fleet.server.redis();
     redis.command::<()>(&["CONFIG", "SET", "maxmemory", "1"]).await;
     for n in 5..30 {
@@ -353,7 +392,29 @@ async fn redis_without_memory_queues_and_goes_on_when_there_is_some() {
         let answer = fleet.nodes[0].publish(&event).await;
         assert_eq!(answer["status"], "queued", "{answer}");
     }
+    for node in &fleet.nodes {
+        eventually("readiness says why", async || {
+            let answer = node.admin().get("/readyz").await;
+            let reason = answer.json()["checks"]["bus"].as_str().unwrap_or_default().to_owned();
+            (answer.status() == 503 && reason.contains("maxmemory")).then_some(())
+        })
+        .await;
+        // For longer than it takes to give up a link on which nothing comes back.
+        node.wait_for_log(&["takes no events now"]).await;
+    }
+    let begin = Instant::now();
+    eventually("some seconds", async || (begin.elapsed() > Duration::from_secs(3)).then_some(())).await;
+    assert_eq!(fleet.proxy.accepted(), accepted, "the link stands: another would be refused as well");
+    for node in &fleet.nodes {
+        let told = node.log().lines().filter(|line| line.contains("WARN")).count();
+        assert_eq!(told, 1, "one line for one change:\n{}", node.log());
+    }
     redis.command::<()>(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    fleet.ready().await;
     let kept = fleet.agree_on("channel=full", 30).await;
     assert_eq!(crate::support::numbers(&kept), (0..30).collect::<Vec<_>>());
+    for node in &fleet.nodes {
+        node.wait_for_log(&["takes events again"]).await;
+        node.publish_until("published", "after").await;
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 /// Publishes on the server itself, as an app would that knows nothing of nodes.
-async fn publish_raw(server: &BusServer, channel: &str, payload: &[u8]) {
+pub(crate) async fn publish_raw(server: &BusServer, channel: &str, payload: &[u8]) {
     match server {
         BusServer::Redis(redis) => {
             let mut connection = redis.connection().await;

@@ -65,6 +65,8 @@ enum Trouble {
     /// Nothing passes the network, while connections stay open and new ones are accepted.
     Swallowed,
     /// It answers, but late.
+    Late,
+    /// It answers so late that the link is given up.
     Slow,
 }
 
@@ -75,6 +77,10 @@ impl Trouble {
             Trouble::Killed => fleet.server.kill(),
             Trouble::Frozen => fleet.server.freeze(),
             Trouble::Swallowed => fleet.proxy.blackhole(),
+            Trouble::Late => {
+                let late = Flow { delay: Duration::from_millis(200), ..Flow::default() };
+                fleet.proxy.set(Towards::Client, late);
+            }
             Trouble::Slow => {
                 let late = Flow { delay: Duration::from_millis(700), ..Flow::default() };
                 for towards in Towards::BOTH {
@@ -86,7 +92,7 @@ impl Trouble {
 
     async fn end(self, fleet: &mut Fleet) {
         match self {
-            Trouble::Gone | Trouble::Swallowed | Trouble::Slow => fleet.proxy.restore().await,
+            Trouble::Gone | Trouble::Swallowed | Trouble::Late | Trouble::Slow => fleet.proxy.restore().await,
             Trouble::Killed => fleet.server.start_again().await,
             Trouble::Frozen => fleet.server.thaw(),
         }
@@ -175,6 +181,11 @@ async fn the_network_to_redis_swallows_everything() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_answers_late() {
+    apps_and_clients_notice_nothing(BusKind::RedisStream, Trouble::Late).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_is_slow() {
     apps_and_clients_notice_nothing(BusKind::RedisStream, Trouble::Slow).await;
 }
@@ -192,6 +203,16 @@ async fn nats_is_killed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nats_is_frozen() {
     apps_and_clients_notice_nothing(BusKind::JetStream, Trouble::Frozen).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_network_to_nats_swallows_everything() {
+    apps_and_clients_notice_nothing(BusKind::JetStream, Trouble::Swallowed).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nats_answers_late() {
+    apps_and_clients_notice_nothing(BusKind::JetStream, Trouble::Late).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

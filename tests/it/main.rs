@@ -81,14 +81,20 @@ mod bad_peers;
 mod bus_access;
 /// A node that was off reads on; one that comes too late says so.
 mod bus_catch_up;
+/// Who is cut off or revoked on one node is so on every node.
+mod bus_control;
 /// Each event once and in one order, whatever the bus does with it.
 mod bus_exactly_once;
+/// JetStream while many publish: consumers, leaders and servers that go and come.
+mod bus_jetstream;
 /// The bus loses what it has, or another server takes over.
 mod bus_loss;
 /// Apps that speak Redis or NATS themselves, other fleets, newer nodes, nonsense.
 mod bus_neighbours;
 /// The bus is gone, frozen or slow: apps and clients notice nothing, and nothing is lost.
 mod bus_outage;
+/// Buses that keep nothing, with two nodes on them.
+mod bus_plain;
 /// A bus that takes publishes and gives nothing back is noticed and left; what is measured and logged of it.
 mod bus_probe;
 /// A client comes back to any node.
@@ -102,6 +108,8 @@ mod bus_switch;
 mod browser;
 /// Which names the node answers to, and which browsers it serves.
 mod browser_safety;
+/// The example apps, used by a real browser: sign in, receive, sign out.
+mod examples;
 
 /// The sub-commands that an operator types.
 mod command_line;
@@ -113,5 +121,7 @@ mod looking_inside;
 mod operations;
 /// Ready, reloading, stopping and the watchdog as systemd hears them; sockets that it passes.
 mod systemd;
+/// What became of one event: `/v1/trace`, and the command.
+mod trace;
 /// What older versions left behind.
 mod upgrade;

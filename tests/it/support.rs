@@ -2,6 +2,7 @@
 //! [`servers::wait`](crate::servers::wait).
 
 mod address;
+mod browser;
 mod bus;
 mod callee;
 mod http;
@@ -20,6 +21,7 @@ mod websocket;
 use crate::servers::wait;
 
 pub(crate) use address::{Address, Duplex};
+pub(crate) use browser::Browser;
 pub(crate) use bus::{BusKind, BusServer, Fleet, bus_config_at};
 pub(crate) use callee::Callee;
 pub(crate) use http::{Connection, HttpClient, Response};

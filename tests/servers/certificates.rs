@@ -13,25 +13,39 @@ pub(crate) struct Certificates {
 impl Certificates {
     pub(crate) fn new() -> Self {
         let made = Self { directory: TempDir::with_prefix("sidewire-test-tls-").expect("a directory") };
-        made.openssl(&["genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out ca.key"]);
-        made.openssl(&["req -x509 -new -key ca.key -days 30 -out ca.pem -subj", "/CN=Test authority"]);
+        made.renew();
+        made
+    }
+
+    /// Puts others in their place, of another authority.
+    pub(crate) fn renew(&self) {
+        self.openssl(&["genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out ca.key"]);
+        self.openssl(&["req -x509 -new -key ca.key -days 30 -out ca.pem -subj", "/CN=Test authority"]);
         for (name, use_of_key) in [("server", "serverAuth"), ("client", "clientAuth")] {
             std::fs::write(
-                made.path(&format!("{name}.extensions")),
+                self.path(&format!("{name}.extensions")),
                 format!(
                     "basicConstraints=CA:FALSE\nsubjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage={use_of_key}\n"
                 ),
             )
             .expect("the directory can be written");
-            made.openssl(&[&format!(
+            self.openssl(&[&format!(
                 "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out {name}.key"
             )]);
-            made.openssl(&[&format!("req -new -key {name}.key -out {name}.request -subj /CN={name}")]);
-            made.openssl(&[&format!(
-                "x509 -req -in {name}.request -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -extfile {name}.extensions -out {name}.pem"
-            )]);
+            self.openssl(&[&format!("req -new -key {name}.key -out {name}.request -subj /CN={name}")]);
+            self.openssl(&[&Self::signing(name)]);
         }
-        made
+    }
+
+    /// Puts a server's certificate in the place of the present one that has ended long ago.
+    pub(crate) fn expire(&self) {
+        self.run("faketime", &["2020-01-01 00:00:00", "openssl"], &[&Self::signing("server")]);
+    }
+
+    fn signing(name: &str) -> String {
+        format!(
+            "x509 -req -in {name}.request -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -extfile {name}.extensions -out {name}.pem"
+        )
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -40,13 +54,18 @@ impl Certificates {
 
     /// Runs `openssl` with the words of the first text, and the others as they are.
     fn openssl(&self, arguments: &[&str]) {
+        self.run("openssl", &[], arguments);
+    }
+
+    fn run(&self, program: &str, before: &[&str], arguments: &[&str]) {
         let (words, rest) = arguments.split_first().expect("a command");
-        let output = Command::new("openssl")
+        let output = Command::new(program)
+            .args(before)
             .args(words.split(' '))
             .args(rest)
             .current_dir(self.directory.path())
             .output()
-            .unwrap_or_else(|error| panic!("openssl: {error}; `make setup` installs it"));
+            .unwrap_or_else(|error| panic!("{program}: {error}; `make setup` installs it"));
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 }

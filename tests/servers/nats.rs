@@ -27,6 +27,7 @@ pub(crate) struct NatsSetup {
     login: Option<(String, String)>,
     certificates: Option<Arc<Certificates>>,
     name: Option<String>,
+    most_stored: Option<&'static str>,
 }
 
 impl NatsSetup {
@@ -58,6 +59,12 @@ impl NatsSetup {
         self.line(&line)
     }
 
+    /// How much JetStream stores, such as `1MB`.
+    pub(crate) fn most_stored(mut self, bytes: &'static str) -> Self {
+        self.most_stored = Some(bytes);
+        self
+    }
+
     /// Its name among others, which JetStream in a cluster wants.
     fn named(mut self, name: &str) -> Self {
         self.name = Some(name.to_owned());
@@ -80,8 +87,9 @@ impl NatsSetup {
         let mut config = vec![
             format!("listen: \"127.0.0.1:{port}\""),
             format!(
-                "jetstream {{ store_dir: \"{}\", max_memory_store: 256MB, max_file_store: 1GB }}",
-                text(directory.path())
+                "jetstream {{ store_dir: \"{}\", max_memory_store: 256MB, max_file_store: {} }}",
+                text(directory.path()),
+                self.most_stored.unwrap_or("1GB"),
             ),
         ];
         if let Some(name) = &self.name {
@@ -213,9 +221,13 @@ impl NatsCluster {
 
     /// Which server leads a stream.
     pub(crate) async fn leader(&self, stream: &str) -> usize {
-        let stream = self.servers[0].jetstream().await.get_stream(stream).await.expect("the stream exists");
-        let leader = stream.cached_info().cluster.as_ref().and_then(|cluster| cluster.leader.clone());
-        let leader = leader.expect("a stream of a cluster has a leader");
-        leader.strip_prefix("server-").and_then(|at| at.parse().ok()).expect("a name of ours")
+        eventually("a stream with a leader", async || self.try_leader(stream).await).await
+    }
+
+    /// The same; none while there is none, or nobody who says.
+    pub(crate) async fn try_leader(&self, stream: &str) -> Option<usize> {
+        let stream = self.servers[0].jetstream().await.get_stream(stream).await.ok()?;
+        let leader = stream.cached_info().cluster.as_ref()?.leader.clone()?;
+        Some(leader.strip_prefix("server-").and_then(|at| at.parse().ok()).expect("a name of ours"))
     }
 }

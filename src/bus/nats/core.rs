@@ -1,7 +1,8 @@
 //! Plain subjects: no order, nothing kept, readable and writable by any NATS client.
 //!
 //! The subject of an event is its channel, behind `<namespace>.` unless the namespace is `default`; the message
-//! is JSON as [`plain`] has it. Probes are on `sidewire.probe.<namespace>`.
+//! is JSON as [`plain`] has it. Probes are on `sidewire.probe.<namespace>`, and nodes are controlled on
+//! `sidewire.control.<namespace>`.
 
 use super::link::{Link, not_sent};
 use super::options::NatsOptions;
@@ -42,10 +43,12 @@ impl Core {
         let mut subscriptions = Vec::new();
         for (number, subject) in self.subjects.subscribed().into_iter().enumerate() {
             let messages = subscribe(&link, subject).await?;
-            subscriptions.push(messages.map(move |message| (Some(number), message)).boxed());
+            subscriptions.push(messages.map(move |message| (By::Events(number), message)).boxed());
         }
         let probes = subscribe(&link, self.subjects.probes().to_owned()).await?;
-        subscriptions.push(probes.map(|message| (None, message)).boxed());
+        subscriptions.push(probes.map(|message| (By::Probes, message)).boxed());
+        let controls = subscribe(&link, self.subjects.controls().to_owned()).await?;
+        subscriptions.push(controls.map(|message| (By::Controls, message)).boxed());
         let mut sender = CoreSender::begin(link.clone(), self.subjects.clone()).await?;
         // Once this has come back the server knows all subscriptions.
         sender.confirm().await?;
@@ -168,25 +171,43 @@ impl Sender for CoreSender {
 pub struct CoreTail {
     link: Link,
     subjects: Subjects,
-    /// With the number of the subscription; none for probes.
-    messages: SelectAll<BoxStream<'static, (Option<usize>, Message)>>,
+    messages: SelectAll<BoxStream<'static, (By, Message)>>,
+}
+
+/// Which subscription a message came by.
+#[derive(Clone, Copy, Debug)]
+enum By {
+    /// That of events with this number.
+    Events(usize),
+    /// That of probes.
+    Probes,
+    /// That of what nodes are told to do.
+    Controls,
 }
 
 impl CoreTail {
-    fn arrival(&self, (subscription, message): (Option<usize>, Message), now: UnixMs) -> Option<Arrival> {
-        let content = match subscription {
-            None => match plain::read(self.subjects.probes(), &message.payload, now) {
+    fn arrival(&self, (by, message): (By, Message), now: UnixMs) -> Option<Arrival> {
+        let content = match by {
+            By::Probes => match plain::read(self.subjects.probes(), &message.payload, now) {
                 Content::Event { .. } => Content::Malformed("it is no probe"),
                 content => content,
             },
-            Some(number) => {
+            By::Controls => match plain::read("", &message.payload, now) {
+                Content::Event { event, .. } if !event.channel.is_reserved() => {
+                    Content::Malformed("it controls no node")
+                }
+                content => content,
+            },
+            By::Events(number) => {
                 let channel = self.subjects.channel(&message.subject, number)?;
                 let content = plain::read(channel, &message.payload, now);
-                if let Content::Event { event, sender: Some(_) } = &content
-                    && event.channel.as_str() != channel
-                {
+                if let Content::Event { event, sender } = &content {
                     // An event of another namespace: there its subject is longer than its channel.
-                    return None;
+                    let other = sender.is_some() && event.channel.as_str() != channel;
+                    // Who may write events may not control nodes.
+                    if other || event.channel.is_reserved() {
+                        return None;
+                    }
                 }
                 content
             }

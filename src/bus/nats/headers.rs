@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::str::FromStr;
 
 /// Names of fields, and of their headers.
-const NAMES: [(&str, HeaderName); 15] = [
+const NAMES: [(&str, HeaderName); 17] = [
     ("v", HeaderName::from_static("Sidewire-V")),
     ("id", HeaderName::from_static("Sidewire-Id")),
     ("copy", HeaderName::from_static("Sidewire-Copy")),
@@ -20,6 +20,8 @@ const NAMES: [(&str, HeaderName); 15] = [
     ("type", HeaderName::from_static("Sidewire-Type")),
     ("tags", HeaderName::from_static("Sidewire-Tags")),
     ("exclude", HeaderName::from_static("Sidewire-Exclude")),
+    ("from", HeaderName::from_static("Sidewire-From")),
+    ("user", HeaderName::from_static("Sidewire-User")),
     ("origin", HeaderName::from_static("Sidewire-Origin")),
     ("seq", HeaderName::from_static("Sidewire-Seq")),
     ("probe", HeaderName::from_static("Sidewire-Probe")),
@@ -86,7 +88,7 @@ mod tests {
     use super::*;
     use crate::bus::backend::{Origin, Parcel};
     use crate::event::{
-        Channel, ConnectionId, Data, Event, EventId, EventName, Expiry, Json, Position, Tags,
+        Author, Channel, ConnectionId, Data, Event, EventId, EventName, Expiry, Json, Position, Tags,
     };
     use std::sync::Arc;
 
@@ -121,7 +123,7 @@ mod tests {
             tags: Tags::from_pairs([("größe".into(), "\"\\".into())]).unwrap(),
             expiry: Expiry::At(9),
             exclude: Some(ConnectionId::parse("\"c").unwrap()),
-            from: None,
+            from: Some(Box::new(Author::new(Some("ann"), ConnectionId::parse("c-2").unwrap()).unwrap())),
             way: None,
         };
         let parcel = Parcel::Event { event: Arc::new(event.clone()), origin: Origin(1), sequence: 2 };

@@ -6,7 +6,7 @@ use super::publisher::Publisher;
 use super::stream::{Kept, Stream};
 use super::tail::{Reading, StreamTail};
 use crate::bus::backend::{Backend, LinkError, Opened, Start};
-use crate::event::{Epoch, Position};
+use crate::event::{Channel, Epoch, Position};
 use async_nats::jetstream::ContextBuilder;
 use std::fmt;
 use std::time::Duration;
@@ -55,6 +55,7 @@ impl JetStream {
         };
         let reading = Reading {
             stream: self.stream.name().to_owned(),
+            controls: self.stream.subject(&Channel::control()),
             epoch,
             last: state.last_sequence,
             from,

@@ -8,12 +8,15 @@ const PLAIN: &str = "default";
 const RESERVED: [&str; 2] = ["_INBOX.", "$"];
 /// Where the probes of all namespaces are.
 const PROBES: &str = "sidewire.probe.";
+/// Where the nodes of all namespaces are controlled.
+const CONTROLS: &str = "sidewire.control.";
 
 /// The subjects of a namespace.
 #[derive(Clone, Debug)]
 pub(super) struct Subjects {
     prefix: String,
     probes: String,
+    controls: String,
     patterns: Vec<Pattern>,
 }
 
@@ -21,7 +24,8 @@ impl Subjects {
     /// Those of these patterns; of all channels if there are none.
     pub(super) fn new(namespace: &str, patterns: &[Pattern]) -> Self {
         let prefix = if namespace == PLAIN { String::new() } else { format!("{namespace}.") };
-        Self { prefix, probes: format!("{PROBES}{namespace}"), patterns: patterns.into() }
+        let (probes, controls) = (format!("{PROBES}{namespace}"), format!("{CONTROLS}{namespace}"));
+        Self { prefix, probes, controls, patterns: patterns.into() }
     }
 
     /// Where probes are.
@@ -29,8 +33,16 @@ impl Subjects {
         &self.probes
     }
 
+    /// Where nodes are controlled: a subject of its own, so that who may write events need not have a right to it.
+    pub(super) fn controls(&self) -> &str {
+        &self.controls
+    }
+
     /// Where events of a channel are.
     pub(super) fn of(&self, channel: &Channel) -> String {
+        if channel.is_reserved() {
+            return self.controls.clone();
+        }
         format!("{}{channel}", self.prefix)
     }
 
@@ -45,7 +57,7 @@ impl Subjects {
     /// The channel of a subject that came by the subscription with this number; none if it is no event, or comes
     /// by an earlier subscription as well, as the server sends it once for each that fits.
     pub(super) fn channel<'a>(&self, subject: &'a str, subscription: usize) -> Option<&'a str> {
-        if RESERVED.iter().chain([&PROBES]).any(|reserved| subject.starts_with(reserved)) {
+        if RESERVED.iter().chain([&PROBES, &CONTROLS]).any(|reserved| subject.starts_with(reserved)) {
             return None;
         }
         let channel = subject.strip_prefix(&self.prefix)?;
@@ -75,7 +87,13 @@ mod tests {
         assert_eq!(plain.subscribed(), [">"]);
         assert_eq!(plain.of(&Channel::parse("job.7").unwrap()), "job.7");
         assert_eq!(plain.channel("job.7", 0), Some("job.7"));
-        for reserved in ["_INBOX.x.1", "$JS.API.INFO", "sidewire.probe.default", "sidewire.probe.other"] {
+        for reserved in [
+            "_INBOX.x.1",
+            "$JS.API.INFO",
+            "sidewire.probe.default",
+            "sidewire.probe.other",
+            "sidewire.control.a",
+        ] {
             assert_eq!(plain.channel(reserved, 0), None);
         }
     }
@@ -85,6 +103,7 @@ mod tests {
         let other = subjects("other", &["job.*", "a"]);
         assert_eq!(other.subscribed(), ["other.job.*", "other.a"]);
         assert_eq!(other.probes(), "sidewire.probe.other");
+        assert_eq!(other.of(&Channel::control()), "sidewire.control.other");
         assert_eq!(other.channel("other.job.7", 0), Some("job.7"));
         assert_eq!(other.channel("job.7", 0), None);
     }

@@ -33,6 +33,8 @@ pub struct StreamTail {
     link: Link,
     context: Context,
     stream: String,
+    /// The subject on which nodes are controlled.
+    controls: String,
     messages: pull::Stream,
     epoch: Epoch,
     /// The last place that was taken when the link was opened.
@@ -47,6 +49,8 @@ pub struct StreamTail {
 /// Where and what to read.
 pub(super) struct Reading {
     pub(super) stream: String,
+    /// The subject on which nodes are controlled.
+    pub(super) controls: String,
     pub(super) epoch: Epoch,
     /// The last place that is taken.
     pub(super) last: u64,
@@ -84,6 +88,7 @@ impl StreamTail {
             link,
             context,
             stream: reading.stream,
+            controls: reading.controls,
             messages,
             epoch: reading.epoch,
             opened_at: reading.last,
@@ -127,7 +132,15 @@ impl StreamTail {
             _ => {}
         }
         self.next = Some(place + 1);
-        let content = headers::content(&message);
+        let content = match headers::content(&message) {
+            // Rights on NATS are given by subject: who may write events elsewhere may not control nodes.
+            Content::Event { event, .. }
+                if event.channel.is_reserved() && *message.subject != *self.controls =>
+            {
+                Content::Malformed("it controls nodes on a subject that is not for that")
+            }
+            content => content,
+        };
         if let Content::Epoch(epoch) = content {
             // A note that was there already when the link was opened, or that says what is known.
             if place <= self.opened_at || epoch == self.epoch {

@@ -61,8 +61,7 @@ fn answer(address: &RedisAddress, code: &str, text: &str) -> SendError {
     }
 }
 
-/// The code and the words of a server's answer, if the error is one. In a transaction what counts is why its
-/// first command was refused, not that it was aborted.
+/// The code and the words of a server's answer, if the error is one.
 fn server_error(error: &RedisError) -> Option<(String, String)> {
     let errors = error.clone().into_server_errors()?;
     let (_, first) = errors.first()?;

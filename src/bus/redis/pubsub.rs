@@ -29,6 +29,10 @@ const WAITING_BYTES: usize = 64 << 20;
 /// Largest event; Redis would take more.
 const MAX_EVENT_BYTES: usize = 64 << 20;
 
+/// What the channels begin with on which nodes of a namespace tell each other something.
+const PROBES: &str = "sidewire.probe.";
+const CONTROLS: &str = "sidewire.control.";
+
 /// Events as messages on channels of Redis.
 #[derive(Clone, Debug)]
 pub struct RedisPubSub {
@@ -37,6 +41,8 @@ pub struct RedisPubSub {
     /// What each of our channels begins with there.
     prefix: Arc<str>,
     probes: Arc<str>,
+    /// Where nodes are controlled: a channel of its own, so that who may write events need not have a right to it.
+    controls: Arc<str>,
 }
 
 impl RedisPubSub {
@@ -53,8 +59,9 @@ impl RedisPubSub {
         } else {
             patterns.iter().map(|pattern| Glob::new(&prefix, pattern)).collect()
         };
-        let probes = format!("sidewire.probe.{}", options.namespace);
-        Self { options, patterns: patterns.into(), prefix: prefix.into(), probes: probes.into() }
+        let probes = format!("{PROBES}{}", options.namespace).into();
+        let controls = format!("{CONTROLS}{}", options.namespace).into();
+        Self { options, patterns: patterns.into(), prefix: prefix.into(), probes, controls }
     }
 
     async fn connect(&self) -> Result<Opened<Self>, LinkError> {
@@ -69,7 +76,7 @@ impl RedisPubSub {
         )?;
         let patterns: Vec<&[u8]> = self.patterns.iter().map(Glob::as_bytes).collect();
         let subscribed = async {
-            subscriptions.subscribe(&*self.probes).await?;
+            subscriptions.subscribe(&[&*self.probes, &*self.controls]).await?;
             subscriptions.psubscribe(patterns).await
         };
         subscribed.await.map_err(|error| link_error(&address, error))?;
@@ -94,16 +101,23 @@ impl RedisPubSub {
             _ => return None,
         };
         match pattern {
-            // Only probes are subscribed to by name.
+            // Only what nodes tell each other is subscribed to by name.
             None => {
+                let controls = channel == self.controls.as_bytes();
                 let content = plain::read("", &payload, unix_ms());
-                return matches!(content, Content::Probe { .. } | Content::Newer(_)).then_some(content);
+                let fits = match &content {
+                    Content::Probe { .. } => !controls,
+                    Content::Event { event, sender: Some(_) } => controls && event.channel.is_reserved(),
+                    Content::Newer(_) => true,
+                    _ => false,
+                };
+                return fits.then_some(content);
             }
             Some(pattern) => {
                 // A message comes once for each pattern that fits it; the first of them counts.
                 let first = self.patterns.iter().find(|glob| glob.fits(&channel))?;
                 let own = channel.starts_with(b"__") && !first.as_bytes().starts_with(b"__");
-                if first.as_bytes() != pattern || own || channel.starts_with(b"sidewire.probe.") {
+                if first.as_bytes() != pattern || own || is_between_nodes(&channel) {
                     return None;
                 }
             }
@@ -114,6 +128,8 @@ impl RedisPubSub {
         match &content {
             // A node of another namespace: it has this channel under another name.
             Content::Event { event, sender: Some(_) } if event.channel.as_str() != channel => None,
+            // Who may write events may not control nodes.
+            Content::Event { event, .. } if event.channel.is_reserved() => None,
             _ => Some(content),
         }
     }
@@ -159,6 +175,9 @@ impl PubSubSender {
             let command = pipeline.cmd("PUBLISH");
             match parcel {
                 Parcel::Probe { .. } => command.arg(&*self.bus.probes),
+                Parcel::Event { event, .. } if event.channel.is_reserved() => {
+                    command.arg(&*self.bus.controls)
+                }
                 Parcel::Event { event, .. } => command.arg(format!("{}{}", self.bus.prefix, event.channel)),
             };
             command.arg(message);
@@ -193,6 +212,10 @@ impl Sender for PubSubSender {
         // Room for Base64 and all that stands around the payload.
         MAX_EVENT_BYTES / 2
     }
+}
+
+fn is_between_nodes(channel: &[u8]) -> bool {
+    channel.starts_with(PROBES.as_bytes()) || channel.starts_with(CONTROLS.as_bytes())
 }
 
 /// What waits between the connection and the tail.

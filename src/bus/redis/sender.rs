@@ -39,8 +39,9 @@ impl StreamSender {
     fn transaction(&self, parcels: &[Parcel]) -> Pipeline {
         let retention_ms = u64::try_from(self.retention.as_millis()).unwrap_or(u64::MAX);
         let oldest = self.server_ms.saturating_sub(retention_ms);
-        let mut pipeline = Pipeline::with_capacity(parcels.len());
-        pipeline.atomic();
+        let mut pipeline = Pipeline::with_capacity(parcels.len() + 2);
+        // Not by the library's `atomic`, which cannot count when this is what Redis refuses.
+        pipeline.cmd("MULTI");
         for (index, parcel) in parcels.iter().enumerate() {
             let command = pipeline.cmd("XADD").arg(&self.events).arg("NOMKSTREAM");
             // Trimming looks for whole blocks that are too old; once for each batch keeps up with any rate.
@@ -56,6 +57,7 @@ impl StreamSender {
                 command.arg("data").arg(payload);
             }
         }
+        pipeline.cmd("EXEC");
         pipeline
     }
 
@@ -64,14 +66,23 @@ impl StreamSender {
             return Ok(());
         }
         let pipeline = self.transaction(parcels);
-        // All answers but the last one say that a command waits for the transaction's end.
-        let answers = self.connection.send_packed_commands(&pipeline, parcels.len() + 1, 1).await;
+        let answers = self.connection.send_packed_commands(&pipeline, 0, parcels.len() + 2).await;
         let failed = |confirmed, error| Err(SendFailure { confirmed, error });
-        let results = match answers.map(|mut answers| answers.pop()) {
+        let mut answers = match answers {
+            Ok(answers) => answers,
             Err(error) => return failed(0, send_error(&self.address, error)),
-            Ok(Some(Value::Array(results))) if results.len() == parcels.len() => results,
-            Ok(Some(Value::ServerError(error))) => return failed(0, refusal(&self.address, &error)),
-            Ok(_) => {
+        };
+        // Each answer but the last one says that a command waits for the transaction's end, or why there will be none.
+        let refused = answers.iter().find_map(|answer| match answer {
+            Value::ServerError(error) => Some(error),
+            _ => None,
+        });
+        if let Some(error) = refused {
+            return failed(0, refusal(&self.address, error));
+        }
+        let results = match answers.pop() {
+            Some(Value::Array(results)) if results.len() == parcels.len() => results,
+            _ => {
                 let why = format!("Redis at {} answers a transaction with something else", self.address);
                 return failed(0, SendError::Lost(why));
             }

@@ -282,16 +282,20 @@ impl<S: Sender> Carrier<S> {
     }
 
     async fn show_early(&mut self, direct: &Direct) {
-        if self.shows_early {
+        if self.shows_early && !direct.event.channel.is_reserved() {
             let (event, number) = (direct.event.clone(), direct.number);
             self.inflow.push_when_room(Arriving::Early { event, number }).await;
         }
     }
 
+    fn bus_is_well(&self) -> bool {
+        !self.pace.is_slow() && self.shared.refused_why().is_none()
+    }
+
     /// Sends what waits, unless something is under way.
     fn send(&mut self) {
         let idle = self.to_store.is_empty() && self.storing.is_none() && self.sending.is_none();
-        if self.by_disk && idle && self.outbox.is_empty() && !self.pace.is_slow() {
+        if self.by_disk && idle && self.outbox.is_empty() && self.bus_is_well() {
             self.by_disk = false;
             self.shows_early = true;
             self.drained = None;
@@ -367,7 +371,7 @@ impl<S: Sender> Carrier<S> {
         }
         let Err(failure) = result else {
             self.backoff.reset();
-            if self.shared.note_refusing(false) {
+            if self.shared.note_refusing(None) {
                 tracing::info!("the bus takes events again");
             }
             self.sender = Some(sender);
@@ -382,7 +386,7 @@ impl<S: Sender> Carrier<S> {
             SendError::Refused(why) => {
                 self.sender = Some(sender);
                 self.paused_until = Some(Instant::now() + self.backoff.next());
-                if self.shared.note_refusing(true) {
+                if self.shared.note_refusing(Some(why.clone())) {
                     tracing::warn!(reason = why, "the bus takes no events now: they wait on the disk");
                 }
                 self.go_by_disk().await;

@@ -1,6 +1,6 @@
 //! What a remote bus needs of the node behind the inflow.
 
-use crate::event::{Channel, Epoch, Expiry, Origin, Position, Sender};
+use crate::event::{Channel, Epoch, Event, Expiry, Origin, Position, Sender};
 use std::io;
 
 /// Where events from the bus land: the log and what shows it.
@@ -33,6 +33,13 @@ pub trait Landing: Send + Sync + 'static {
 
     /// Something may be missing here, on a bus without order. As above.
     fn note_gap(&self) -> io::Result<Position>;
+
+    /// Does what another node asks for on the channel that nodes keep for themselves. Waits for the disk. False if it
+    /// is nothing that this node knows.
+    fn control(&self, event: &Event) -> bool;
+
+    /// What nodes said on that channel may have been missed: there is a link, but not all that came before it was read.
+    fn note_missed_controls(&self);
 
     /// This node sends its events as this run, over so many shards. Said once, before any is sent.
     fn begin_run(&self, origin: Origin, shards: usize);

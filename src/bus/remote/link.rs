@@ -4,7 +4,7 @@ use super::backoff::Backoff;
 use super::carrier::LinkChange;
 use super::landing::Landing;
 use super::reader::Reader;
-use super::shards::{OpenedShards, Senders, Shards, Tails};
+use super::shards::{OpenedShards, Senders, Shards, Silence, Tails};
 use super::shared::{Shared, State};
 use crate::bus::backend::{Arrival, Backend, Content, Origin, Start};
 use crate::bus::{Arriving, Inflow, Outcome};
@@ -81,6 +81,9 @@ impl<B: Backend> Link<B> {
     /// Takes up what the bus has become since this node was last on it.
     async fn begin(&mut self, opened: OpenedShards<B>) -> io::Result<Tails<B::Tail>> {
         let OpenedShards { senders, tails, starts } = opened;
+        if starts.iter().any(|(_, start)| *start != Start::Continues) {
+            self.landing.note_missed_controls();
+        }
         if starts.iter().any(|(_, start)| matches!(start, Start::Anew { .. })) {
             self.begin_epoch(self.reader.begins(&starts)).await?;
         } else if starts.iter().any(|(_, start)| matches!(start, Start::Gap { .. })) {
@@ -108,7 +111,10 @@ impl<B: Backend> Link<B> {
         if !first {
             self.shared.metrics.bus.reconnects.inc();
         }
-        Ok(Tails::new(tails, BATCH, self.longest_silence))
+        let shared = self.shared.clone();
+        // Probes that are not taken either do not come back: that says nothing about the link.
+        let is_excused = Arc::new(move || shared.refused_why().is_some());
+        Ok(Tails::new(tails, BATCH, Silence { longest: self.longest_silence, is_excused }))
     }
 
     /// From here on the shards hold these logs, each read after its position.
@@ -267,6 +273,7 @@ impl<B: Backend> Link<B> {
             (None, Some(position)) => self.reader.has_landed(shard, position),
             (None, None) => false,
         };
+        let reserved = event.channel.is_reserved();
         let wanted = self.interest.as_ref().is_none_or(|interest| interest.matches(&event.channel));
         if repeated {
             self.shared.metrics.bus.duplicates_dropped.inc();
@@ -274,7 +281,11 @@ impl<B: Backend> Link<B> {
         if in_log && let Some((origin, number)) = sender {
             self.landing.note_in_log(Sender { origin, number }, shard);
         }
-        if repeated || in_log || !wanted {
+        if repeated || in_log || !wanted || reserved {
+            // A control of this node was followed before it was sent.
+            if reserved && !repeated && !in_log && own.is_none() {
+                self.follow_control(event).await;
+            }
             if let Some(own) = own {
                 self.shared.note_return(shard, own);
             }
@@ -306,6 +317,17 @@ impl<B: Backend> Link<B> {
         }
         if let Some(own) = own {
             self.shared.note_return(shard, own);
+        }
+    }
+
+    /// Does what another node asks for, before anything that follows it is handed on: once that is in the log, this is
+    /// not read again.
+    async fn follow_control(&mut self, event: Event) {
+        let landing = self.landing.clone();
+        let followed = tokio::task::spawn_blocking(move || landing.control(&event)).await;
+        if matches!(followed, Ok(false)) {
+            self.shared.metrics.bus.malformed.inc();
+            self.complain("a word to all nodes that this Sidewire does not know");
         }
     }
 

@@ -10,7 +10,8 @@ use futures_util::future::{join_all, try_join_all};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use std::fmt;
 use std::future::pending;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The shards of a bus, each a log of its own.
@@ -144,14 +145,41 @@ type Reading<T> = Pin<Box<dyn Future<Output = (usize, T, Result<Vec<Arrival>, Li
 pub(super) struct Tails<T> {
     reading: FuturesUnordered<Reading<T>>,
     most: usize,
-    longest_silence: Duration,
+    silence: Silence,
+}
+
+/// How long nothing may come.
+#[derive(Clone)]
+pub(super) struct Silence {
+    /// After so long the connection is dead, as probes are sent more often,
+    pub(super) longest: Duration,
+    /// unless this says that they are not.
+    pub(super) is_excused: Arc<dyn Fn() -> bool + Send + Sync>,
+}
+
+impl Silence {
+    /// Waits for what comes, but not for ever.
+    async fn bound<R>(&self, coming: impl Future<Output = Result<R, LinkError>>) -> Result<R, LinkError> {
+        let mut coming = pin!(coming);
+        loop {
+            match tokio::time::timeout(self.longest, &mut coming).await {
+                Ok(come) => return come,
+                Err(_) if (self.is_excused)() => {}
+                Err(_) => {
+                    let seconds = self.longest.as_secs_f32();
+                    return Err(LinkError::Away(format!(
+                        "nothing has come back for {seconds} s although probes were sent"
+                    )));
+                }
+            }
+        }
+    }
 }
 
 impl<T: Tail> Tails<T> {
-    /// Takes up to about `most` arrivals at a time. A shard from which nothing comes for `longest_silence` is one
-    /// whose connection is dead, as probes are sent more often.
-    pub(super) fn new(tails: Vec<T>, most: usize, longest_silence: Duration) -> Self {
-        let merged = Self { reading: FuturesUnordered::new(), most, longest_silence };
+    /// Takes up to about `most` arrivals at a time.
+    pub(super) fn new(tails: Vec<T>, most: usize, silence: Silence) -> Self {
+        let merged = Self { reading: FuturesUnordered::new(), most, silence };
         for (shard, tail) in tails.into_iter().enumerate() {
             merged.read(shard, tail);
         }
@@ -159,15 +187,10 @@ impl<T: Tail> Tails<T> {
     }
 
     fn read(&self, shard: usize, mut tail: T) {
-        let (most, longest_silence) = (self.most, self.longest_silence);
+        let (most, silence) = (self.most, self.silence.clone());
         // The silence counts from the first look, not from here: until then others may keep the reader busy.
         self.reading.push(Box::pin(async move {
-            let read = tokio::time::timeout(longest_silence, tail.next(most)).await.unwrap_or_else(|_| {
-                Err(LinkError::Away(format!(
-                    "nothing has come back for {} s although probes were sent",
-                    longest_silence.as_secs_f32()
-                )))
-            });
+            let read = silence.bound(tail.next(most)).await;
             (shard, tail, read)
         }));
     }
@@ -192,7 +215,8 @@ mod tests {
     use crate::bus::backend::{Content, Origin};
     use crate::event::{Channel, Data, Event, EventId, EventName, Expiry, Json, Tags};
     use std::collections::VecDeque;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// Notes what it is given, and fails at the parcel that it is told.
     struct Note {
@@ -304,7 +328,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn all_shards_are_read_each_in_its_order_and_a_silent_one_is_told() {
-        let mut tails = Tails::new(vec![batches(50), batches(3)], 10, Duration::from_secs(10));
+        let excuses = Arc::new(AtomicUsize::new(0));
+        let asked = excuses.clone();
+        // The first time there is an excuse for either.
+        let is_excused = Arc::new(move || asked.fetch_add(1, Ordering::Relaxed) < 2);
+        let silence = Silence { longest: Duration::from_secs(10), is_excused };
+        let mut tails = Tails::new(vec![batches(50), batches(3)], 10, silence);
         let mut read = [Vec::new(), Vec::new()];
         for _ in 0..53 {
             let (shard, arrivals) = tails.next().await.unwrap();
@@ -314,5 +343,6 @@ mod tests {
         assert_eq!(read[1], (1..=3).map(Position).collect::<Vec<_>>());
         let error = tails.next().await.unwrap_err();
         assert!(error.to_string().contains("nothing has come back for 10 s"), "{error}");
+        assert_eq!(excuses.load(Ordering::Relaxed), 3);
     }
 }

@@ -41,7 +41,8 @@ pub(super) struct Shared {
     current_at: Mutex<Instant>,
     max_event_bytes: AtomicUsize,
     outbox_refuses: AtomicBool,
-    bus_refuses: AtomicBool,
+    /// Why the bus takes no events over a link that stands.
+    refused_why: Mutex<Option<String>>,
 }
 
 #[derive(Default)]
@@ -99,7 +100,7 @@ impl Shared {
             current_at: Mutex::new(Instant::now()),
             max_event_bytes: AtomicUsize::new(usize::MAX),
             outbox_refuses: AtomicBool::new(false),
-            bus_refuses: AtomicBool::new(false),
+            refused_why: Mutex::default(),
         }
     }
 
@@ -282,9 +283,17 @@ impl Shared {
         !self.outbox_refuses.load(Ordering::Relaxed)
     }
 
-    /// Notes whether the bus refuses events over a link that stands; true if that is news.
-    pub(super) fn note_refusing(&self, refuses: bool) -> bool {
-        self.bus_refuses.swap(refuses, Ordering::Relaxed) != refuses
+    /// Notes why the bus refuses events over a link that stands, or that it takes them; true if that is news.
+    pub(super) fn note_refusing(&self, why: Option<String>) -> bool {
+        let mut refused_why = lock(&self.refused_why);
+        let news = refused_why.is_some() != why.is_some();
+        *refused_why = why;
+        news
+    }
+
+    /// Why the bus takes no events over a link that stands, if so.
+    pub(super) fn refused_why(&self) -> Option<String> {
+        lock(&self.refused_why).clone()
     }
 
     pub(super) fn set_max_event_bytes(&self, most: usize) {

@@ -133,3 +133,31 @@ fn the_log_leaves_it_alone() {
     drop(log);
     assert_eq!(sequences(&open(dir.path())), [1, 2, 3]);
 }
+
+#[test]
+fn an_event_is_found_by_its_id_while_it_waits_and_after_it_was_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(dir.path());
+    let id = |text: &str| EventId::parse(text).unwrap();
+    outbox.append(&entries(1..=600)).unwrap();
+    outbox.settle(Number(100));
+    let sought = outbox.seek(&id("id-500")).unwrap();
+    let [waiting] = &sought.waiting[..] else { panic!("{sought:?}") };
+    assert_eq!((waiting.entry.sequence, waiting.before), (500, 399));
+    assert!(sought.refused.is_empty() && sought.looked_on_to.is_none());
+    assert!(outbox.seek(&id("id-50")).unwrap().waiting.is_empty(), "the bus has it");
+
+    outbox.reject(Number(500), "too \"large\"\n").unwrap();
+    let sought = outbox.seek(&id("id-500")).unwrap();
+    let [refused] = &sought.refused[..] else { panic!("{sought:?}") };
+    assert!(sought.waiting.is_empty());
+    assert_eq!(refused.why, "too \"large\"\n");
+    assert_eq!(refused.channel.as_ref().map(Channel::as_str), Some("test.channel"));
+    assert_eq!(refused.time, Some(waiting.entry.event.time));
+    // Half a line, as a crash leaves it, hides nothing.
+    let file = dir.path().join("outbox/rejected.ndjson");
+    let mut text = fs::read_to_string(&file).unwrap();
+    text.insert_str(0, "{\"id\":\"id-500\",\"wh\n\u{fffd}\n");
+    fs::write(&file, text).unwrap();
+    assert_eq!(outbox.seek(&id("id-500")).unwrap().refused.len(), 1);
+}

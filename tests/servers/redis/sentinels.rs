@@ -9,6 +9,9 @@ const NAME: &str = "mymaster";
 /// How long a master may be silent before they think it is down, ms.
 const DOWN_AFTER: u64 = 1_000;
 
+/// The user, and its password, as whom a replica follows a master that is open to all.
+const FOLLOWER: &str = "follower";
+
 pub(crate) struct Sentinels {
     /// The master of the start, and its replica.
     pub(crate) servers: [RedisServer; 2],
@@ -16,9 +19,25 @@ pub(crate) struct Sentinels {
 }
 
 impl Sentinels {
-    /// Open to all.
+    /// Open to all. The replica follows as a user of its own, so that it can be kept from that.
     pub(crate) async fn start() -> Self {
-        Self::start_from(RedisSetup::new(), RedisSetup::new(), &[]).await
+        let servers = RedisSetup::new()
+            .line(&format!("user {FOLLOWER} on >{FOLLOWER} ~* &* +@all"))
+            .line(&format!("masteruser {FOLLOWER}"))
+            .line(&format!("masterauth {FOLLOWER}"));
+        Self::start_from(servers, RedisSetup::new(), &[]).await
+    }
+
+    /// From now on the replica of [`Sentinels::start`] gets nothing more from its master.
+    pub(crate) async fn keep_replica_behind(&self) {
+        let [master, replica] = &self.servers;
+        master.command::<()>(&["ACL", "SETUSER", FOLLOWER, "off"]).await;
+        eventually("the replica is cut off", async || {
+            master.command::<i64>(&["CLIENT", "KILL", "TYPE", "REPLICA"]).await;
+            let told: String = replica.command(&["INFO", "replication"]).await;
+            told.contains("master_link_status:down").then_some(())
+        })
+        .await;
     }
 
     /// The servers serve one user alone, the Sentinels another: each a name and a password.
