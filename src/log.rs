@@ -164,10 +164,14 @@ impl Log {
     /// is alone. May read the log.
     pub fn on_bus(&self) -> Option<Vec<(Epoch, Position)>> {
         let epochs = self.shared().eras().shards();
-        let marks = match self.cursors().of(self.head()).place {
+        let head = self.head();
+        let marks = match self.cursors().of(head).place {
             _ if epochs.is_empty() => return None,
             Place::At(position) => vec![position],
-            Place::Marks(marks) => marks.positions().to_vec(),
+            Place::Marks(marks) => {
+                lock(&self.shared().trail).begin_at(head, &marks);
+                marks.positions().to_vec()
+            }
         };
         Some(epochs.into_iter().zip(marks).collect())
     }

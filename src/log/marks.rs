@@ -297,7 +297,7 @@ mod tests {
             });
             let found = found.unwrap().unwrap_or_default();
             let all = || parts.iter().flatten().copied();
-            prop_assert_eq!(found.before, all().filter(|position| *position <= bound).next_back().map(Position));
+            prop_assert_eq!(found.before, all().rfind(|position| *position <= bound).map(Position));
             prop_assert_eq!(found.behind, all().find(|position| *position > bound).map(Position));
         }
     }
