@@ -128,12 +128,12 @@ impl Log {
         })
     }
 
-    /// The first position by which a reader has all that a cursor says: the place of a cursor of one order; where
-    /// nodes have several, at or after that. Reads the log.
-    pub fn reached_by(&self, cursor: &Cursor) -> Result<Option<Position>, ReadError> {
+    /// The position before which all stands that comes before a cursor: its own, but where nodes have several orders
+    /// perhaps later. Reads the log.
+    pub fn end_of(&self, cursor: &Cursor) -> Result<Option<Position>, ReadError> {
         match cursor.place {
             Place::At(_) => self.position_of(cursor),
-            Place::Marks(_) => self.shared().reached_by(cursor),
+            Place::Marks(_) => self.shared().end_of(cursor),
         }
     }
 
