@@ -56,13 +56,13 @@ pub struct Hub {
     budget: Mutex<RingBudget>,
     limits: RingLimits,
     early: EarlyLane,
-    senders: Senders,
-    /// How far the shards of the bus have been shown; none on a bus of one.
-    marks: RwLock<Option<Marks>>,
     /// By position.
     audiences: Mutex<Audiences>,
     /// The same of events that are shown early, by their number.
     early_audiences: Mutex<Audiences>,
+    senders: Senders,
+    /// How far the shards of the bus have been shown; none on a bus of one.
+    marks: RwLock<Option<Marks>>,
 }
 
 #[derive(Default)]
@@ -80,10 +80,10 @@ impl Hub {
             budget: Mutex::default(),
             limits,
             early: EarlyLane::default(),
-            senders: Senders::default(),
-            marks: RwLock::default(),
             audiences: Mutex::new(Audiences::after(head.0)),
             early_audiences: Mutex::default(),
+            senders: Senders::default(),
+            marks: RwLock::default(),
         })
     }
 

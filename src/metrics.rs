@@ -67,6 +67,10 @@ pub struct Metrics {
     pub published_bytes: IntCounter,
     /// Publishes whose id was known.
     pub duplicates: IntCounter,
+    /// Events that a newer one replaced before they went out.
+    pub conflated_events: IntCounter,
+    /// Events that wait for their time on a channel of which only the newest counts.
+    pub held_events: IntGauge,
     /// From the parsed request to its answer.
     pub publish_seconds: Histogram,
     /// From the acceptance of an event to its write to a socket, of a sample of the deliveries.
@@ -207,6 +211,12 @@ impl Metrics {
             published_events: counter(&registry, "published_events_total", "Events accepted"),
             published_bytes: counter(&registry, "published_bytes_total", "Payload bytes of accepted events"),
             duplicates: counter(&registry, "duplicates_total", "Publishes whose id was known already"),
+            conflated_events: counter(
+                &registry,
+                "conflated_events_total",
+                "Events that a newer one replaced, on channels with when_over = latest",
+            ),
+            held_events: gauge(&registry, "held_events", "Events that wait for their time on such channels"),
             publish_seconds: histogram(
                 &registry,
                 "publish_duration_seconds",

@@ -47,8 +47,8 @@ pub struct Sidecar {
     listeners: JoinSet<()>,
     stopping: Stopping,
     certificates: Certificates,
-    /// Probes, and what is told to other nodes of who is let in.
-    upkeep: [JoinHandle<()>; 2],
+    /// Probes, what is told to other nodes of who is let in, and what has to wait for its time.
+    upkeep: [JoinHandle<()>; 3],
 }
 
 /// Why it does not start.
@@ -164,7 +164,13 @@ impl Sidecar {
             settings::settings(&config, keys),
             config.to_json(),
         );
-        let upkeep = [tokio::spawn(keep_probing(node.clone())), tokio::spawn(keep_exchanging(node.clone()))];
+        let conflater = node.publisher.conflater().clone();
+        let releasing = tokio::spawn(async move { conflater.run().await });
+        let upkeep = [
+            tokio::spawn(keep_probing(node.clone())),
+            tokio::spawn(keep_exchanging(node.clone())),
+            releasing,
+        ];
         let stopping = Stopping::default();
         let listeners = serve(bound, &node, &config, &certificates, &stopping);
         let stats = log.stats();
@@ -241,6 +247,7 @@ impl Sidecar {
     pub async fn stop(self) {
         let started = Instant::now();
         self.node.begin_drain();
+        self.node.publisher.conflater().flush();
         tracing::info!(
             clients = self.node.metrics.connections(),
             over_ms = self.config.client.drain.as_millis() as u64,
@@ -259,6 +266,8 @@ impl Sidecar {
         for task in &self.upkeep {
             task.abort();
         }
+        // Those of publishers that do not wait for an answer.
+        self.node.publisher.conflater().flush();
         self.node.bus.close();
         // A log that refuses what the bus has ordered must not keep the node from ending: the bus has it still.
         let inflow = self.node.inflow.clone();

@@ -9,7 +9,7 @@
 //! or a `volatile` policy): without them the log begins anew, with a new epoch.
 //!
 //! A user of Redis with an ACL needs, on the keys `sidewire:*`: `XADD` `XREAD` `XRANGE` `XTRIM` `XINFO`
-//! `EXISTS` `GET` `SET` `EVAL` `TIME` `MULTI` `EXEC`; for Sentinel also `ROLE`, for Cluster `CLUSTER`; for
+//! `EXISTS` `GET` `SET` `EVAL` `TIME` `MULTI` `EXEC`, and for `sidewire doctor` `INFO`; for Sentinel also `ROLE`, for Cluster `CLUSTER`; for
 //! channels `PUBLISH` `PSUBSCRIBE` `SUBSCRIBE` `PING` on those it is for.
 
 mod access;
@@ -21,10 +21,12 @@ mod pubsub;
 mod sender;
 mod server;
 mod stream;
+mod survey;
 mod tail;
 
 pub use pubsub::RedisPubSub;
 pub use stream::RedisStream;
+pub use survey::survey;
 
 use crate::secret::SecretSource;
 use std::fmt;

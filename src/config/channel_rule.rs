@@ -3,10 +3,12 @@
 use super::node::Node;
 use super::problem::Problem;
 use super::rate::PerSecond;
-use super::setting::{Setting, TableReader};
+use super::setting::{Setting, TableReader, written_as_text};
 use crate::event::Pattern;
 use serde_json::Value as Json;
+use std::fmt;
 use std::num::NonZeroU64;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// One `[[channels]]`. Of all rules the first whose pattern fits a channel counts.
@@ -22,12 +24,47 @@ pub struct ChannelRule {
     pub store: bool,
     /// Whether clients may publish here. Nothing said: where their token allows it.
     pub publish: Option<bool>,
-    /// How many events a second go to one channel, with bursts of twice as many; more are refused.
+    /// How many events a second go to one channel.
     pub rate: Option<PerSecond>,
+    /// What becomes of more.
+    pub when_over: WhenOver,
 }
 
+/// What becomes of events that come faster than the rate of their channel.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum WhenOver {
+    /// Bursts of twice as many are taken; more are refused.
+    #[default]
+    Refuse,
+    /// They come evenly, and only the newest of what has to wait.
+    Latest,
+}
+
+impl FromStr for WhenOver {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "refuse" => Ok(Self::Refuse),
+            "latest" => Ok(Self::Latest),
+            _ => Err("must be \"refuse\" or \"latest\""),
+        }
+    }
+}
+
+impl fmt::Display for WhenOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Refuse => "refuse",
+            Self::Latest => "latest",
+        })
+    }
+}
+
+written_as_text!(WhenOver);
+
 impl ChannelRule {
-    const KEYS: [&'static str; 6] = ["pattern", "ttl", "max_events", "store", "publish", "rate"];
+    const KEYS: [&'static str; 7] = ["pattern", "ttl", "max_events", "store", "publish", "rate", "when_over"];
 }
 
 impl Setting for ChannelRule {
@@ -39,7 +76,15 @@ impl Setting for ChannelRule {
         let ttl: Option<Duration> = table.optional("ttl");
         let max_events: Option<u64> = table.optional("max_events");
         let publish = table.optional("publish");
-        let rate = table.optional("rate");
+        let rate: Option<PerSecond> = table.optional("rate");
+        let when_over: Option<WhenOver> = table.optional("when_over");
+        if when_over.is_some() && rate.is_none() {
+            table.refuse(
+                "when_over",
+                "says what becomes of events beyond the `rate`; set that too, such as \"10/s\"",
+            );
+        }
+        let when_over = when_over.unwrap_or_default();
         let store = table.optional("store").unwrap_or(true);
         if ttl.is_some_and(|ttl| ttl.is_zero()) {
             table.refuse("ttl", "keeps nothing; write store = false, or leave it out for log.ttl");
@@ -51,7 +96,15 @@ impl Setting for ChannelRule {
             table.refuse("store", "is false, so nothing is kept; remove ttl and max_events, or store");
         }
         let max_events = max_events.and_then(NonZeroU64::new);
-        table.finish(pattern.map(|pattern| Self { pattern, ttl, max_events, store, publish, rate }))
+        table.finish(pattern.map(|pattern| Self {
+            pattern,
+            ttl,
+            max_events,
+            store,
+            publish,
+            rate,
+            when_over,
+        }))
     }
 
     fn show(&self) -> Json {
@@ -69,6 +122,7 @@ impl Setting for ChannelRule {
         }
         if let Some(rate) = &self.rate {
             shown.insert("rate".into(), rate.show());
+            shown.insert("when_over".into(), self.when_over.show());
         }
         shown.into()
     }

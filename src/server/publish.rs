@@ -56,8 +56,8 @@ pub(super) async fn answer(
     let mut drafts = Vec::with_capacity(intake.entries.len());
     for (index, entry) in intake.entries.into_iter().enumerate() {
         match entry {
-            Ok(draft) => match node.rates.check(settings, &draft) {
-                Ok(()) => drafts.push(draft),
+            Ok(draft) => match node.rates.pace(settings, draft) {
+                Ok(paced) => drafts.push(paced),
                 Err(error) => errors.push((index, error)),
             },
             Err(error) => errors.push((index, error)),
@@ -89,7 +89,7 @@ pub(super) async fn answer(
                 }
                 node.metrics.error(error_code(published.outcome, ack).1);
                 let mut response = json(status, body);
-                if status == StatusCode::SERVICE_UNAVAILABLE {
+                if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
                     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
                 }
                 Ok(response)
@@ -144,7 +144,9 @@ fn entry(node: &Node, published: &Published, ack: Ack) -> (StatusCode, String) {
         Outcome::Confirmed => (StatusCode::OK, "published", None),
         Outcome::Duplicate(position) => (StatusCode::OK, "duplicate", Some(position)),
         Outcome::Queued => (StatusCode::ACCEPTED, "queued", None),
-        Outcome::QueueFull
+        Outcome::Conflated => (StatusCode::OK, "conflated", None),
+        Outcome::Crowded
+        | Outcome::QueueFull
         | Outcome::TooLarge
         | Outcome::NoRoom
         | Outcome::Unavailable
@@ -162,6 +164,11 @@ fn entry(node: &Node, published: &Published, ack: Ack) -> (StatusCode, String) {
 /// The status, the code and the words for an event that was not published.
 pub(super) fn error_code(outcome: Outcome, ack: Ack) -> (StatusCode, &'static str, &'static str) {
     match outcome {
+        Outcome::Crowded => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "rate_limited",
+            "too many channels hold back what comes too fast for their `rate`: publish less to them",
+        ),
         Outcome::QueueFull => (
             StatusCode::SERVICE_UNAVAILABLE,
             "queue_full",

@@ -9,6 +9,9 @@ mod servers;
 /// The node under test, clients for every transport, load, and waiting with a deadline.
 mod support;
 
+/// Channels of which only the newest event counts.
+mod conflation;
+
 /// The three CloudEvents modes.
 mod cloud_events;
 /// What a publish answers when it is sent again, also after a restart.
@@ -68,6 +71,8 @@ mod scale;
 /// Clients that do not read.
 mod slow_clients;
 
+/// A disk that hangs, or fails once.
+mod bad_disk;
 /// WebSocket frames that break RFC 6455 or a limit.
 mod bad_frames;
 /// Requests that break HTTP itself.
@@ -115,6 +120,8 @@ mod examples;
 mod command_line;
 /// The configuration: unknown keys, order of sources, `check-config`, reload.
 mod configuration;
+/// The documentation, where it speaks of the tests.
+mod documentation;
 /// `status`, `doctor`, `tail`.
 mod looking_inside;
 /// Probes, metrics, signals, logs, refusal to start.

@@ -4,7 +4,7 @@ use super::backoff::Backoff;
 use super::carrier::LinkChange;
 use super::landing::Landing;
 use super::reader::Reader;
-use super::shards::{OpenedShards, Senders, Shards, Silence, Tails};
+use super::shards::{OpenedShards, Senders, Shards, Tails};
 use super::shared::{Shared, State};
 use crate::bus::backend::{Arrival, Backend, Content, Origin, Start};
 use crate::bus::{Arriving, Inflow, Outcome};
@@ -112,9 +112,9 @@ impl<B: Backend> Link<B> {
             self.shared.metrics.bus.reconnects.inc();
         }
         let shared = self.shared.clone();
-        // Probes that are not taken either do not come back: that says nothing about the link.
-        let is_excused = Arc::new(move || shared.refused_why().is_some());
-        Ok(Tails::new(tails, BATCH, Silence { longest: self.longest_silence, is_excused }))
+        // Where the bus takes nothing it takes no probes either: that none comes back says nothing about the link.
+        let is_silence_excused = move || shared.refused_why().is_some();
+        Ok(Tails::new(tails, BATCH, self.longest_silence, Arc::new(is_silence_excused)))
     }
 
     /// From here on the shards hold these logs, each read after its position.

@@ -145,41 +145,23 @@ type Reading<T> = Pin<Box<dyn Future<Output = (usize, T, Result<Vec<Arrival>, Li
 pub(super) struct Tails<T> {
     reading: FuturesUnordered<Reading<T>>,
     most: usize,
-    silence: Silence,
+    longest_silence: Duration,
+    is_silence_excused: Excuse,
 }
 
-/// How long nothing may come.
-#[derive(Clone)]
-pub(super) struct Silence {
-    /// After so long the connection is dead, as probes are sent more often,
-    pub(super) longest: Duration,
-    /// unless this says that they are not.
-    pub(super) is_excused: Arc<dyn Fn() -> bool + Send + Sync>,
-}
-
-impl Silence {
-    /// Waits for what comes, but not for ever.
-    async fn bound<R>(&self, coming: impl Future<Output = Result<R, LinkError>>) -> Result<R, LinkError> {
-        let mut coming = pin!(coming);
-        loop {
-            match tokio::time::timeout(self.longest, &mut coming).await {
-                Ok(come) => return come,
-                Err(_) if (self.is_excused)() => {}
-                Err(_) => {
-                    let seconds = self.longest.as_secs_f32();
-                    return Err(LinkError::Away(format!(
-                        "nothing has come back for {seconds} s although probes were sent"
-                    )));
-                }
-            }
-        }
-    }
-}
+/// Whether silence has another cause than a dead connection.
+pub(super) type Excuse = Arc<dyn Fn() -> bool + Send + Sync>;
 
 impl<T: Tail> Tails<T> {
-    /// Takes up to about `most` arrivals at a time.
-    pub(super) fn new(tails: Vec<T>, most: usize, silence: Silence) -> Self {
-        let merged = Self { reading: FuturesUnordered::new(), most, silence };
+    /// Takes up to about `most` arrivals at a time. A shard from which nothing comes for `longest_silence` is one
+    /// whose connection is dead, as probes are sent more often, unless there is an excuse.
+    pub(super) fn new(
+        tails: Vec<T>,
+        most: usize,
+        longest_silence: Duration,
+        is_silence_excused: Excuse,
+    ) -> Self {
+        let merged = Self { reading: FuturesUnordered::new(), most, longest_silence, is_silence_excused };
         for (shard, tail) in tails.into_iter().enumerate() {
             merged.read(shard, tail);
         }
@@ -187,10 +169,25 @@ impl<T: Tail> Tails<T> {
     }
 
     fn read(&self, shard: usize, mut tail: T) {
-        let (most, silence) = (self.most, self.silence.clone());
+        let (most, longest_silence) = (self.most, self.longest_silence);
+        let is_excused = self.is_silence_excused.clone();
         // The silence counts from the first look, not from here: until then others may keep the reader busy.
         self.reading.push(Box::pin(async move {
-            let read = silence.bound(tail.next(most)).await;
+            let read = {
+                let mut next = pin!(tail.next(most));
+                loop {
+                    match tokio::time::timeout(longest_silence, &mut next).await {
+                        Ok(read) => break read,
+                        Err(_) if is_excused() => {}
+                        Err(_) => {
+                            break Err(LinkError::Away(format!(
+                                "nothing has come back for {} s although probes were sent",
+                                longest_silence.as_secs_f32()
+                            )));
+                        }
+                    }
+                }
+            };
             (shard, tail, read)
         }));
     }
@@ -216,7 +213,7 @@ mod tests {
     use crate::event::{Channel, Data, Event, EventId, EventName, Expiry, Json, Tags};
     use std::collections::VecDeque;
     use std::sync::Mutex;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     /// Notes what it is given, and fails at the parcel that it is told.
     struct Note {
@@ -328,12 +325,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn all_shards_are_read_each_in_its_order_and_a_silent_one_is_told() {
-        let excuses = Arc::new(AtomicUsize::new(0));
-        let asked = excuses.clone();
-        // The first time there is an excuse for either.
-        let is_excused = Arc::new(move || asked.fetch_add(1, Ordering::Relaxed) < 2);
-        let silence = Silence { longest: Duration::from_secs(10), is_excused };
-        let mut tails = Tails::new(vec![batches(50), batches(3)], 10, silence);
+        let excused = Arc::new(AtomicBool::new(true));
+        let (excuse, started) = (excused.clone(), tokio::time::Instant::now());
+        let is_excused = move || excuse.load(Ordering::Relaxed);
+        let tails = vec![batches(50), batches(3)];
+        let mut tails = Tails::new(tails, 10, Duration::from_secs(10), Arc::new(is_excused));
         let mut read = [Vec::new(), Vec::new()];
         for _ in 0..53 {
             let (shard, arrivals) = tails.next().await.unwrap();
@@ -341,8 +337,11 @@ mod tests {
         }
         assert_eq!(read[0], (1..=50).map(Position).collect::<Vec<_>>());
         assert_eq!(read[1], (1..=3).map(Position).collect::<Vec<_>>());
+        let waited = tokio::time::timeout(Duration::from_secs(95), tails.next()).await;
+        assert!(waited.is_err(), "silence has an excuse");
+        excused.store(false, Ordering::Relaxed);
         let error = tails.next().await.unwrap_err();
         assert!(error.to_string().contains("nothing has come back for 10 s"), "{error}");
-        assert_eq!(excuses.load(Ordering::Relaxed), 3);
+        assert_eq!(started.elapsed(), Duration::from_secs(100));
     }
 }

@@ -1,14 +1,13 @@
 //! What a WebSocket client says and is told. Messages are worked on one by one, in order; what takes longer
 //! (reading the log) is work that the session moves on.
 
+use super::publishing::Publish;
 use super::session::{Session, WAITING_BYTES};
 use crate::audit::Action;
 use crate::auth::{Identity, Refusal, Right};
-use crate::bus;
 use crate::codec::{self, ClientMessage, MessageId, Resume, ServerMessage};
 use crate::event::{Cursor, Filter, Interest, Pattern, Position};
 use crate::log::{Order, Query, QueryPage};
-use crate::publish::Published;
 use crate::server::history::blocking;
 use crate::subscribe::{Had, LogReader, MAX_HISTORY, Opening, Request, Subscription, open};
 use bytes::Bytes;
@@ -46,10 +45,7 @@ pub(super) enum Work {
         future: BoxFuture<Result<Identity, Refusal>>,
         id: Option<MessageId>,
     },
-    Publishing {
-        future: BoxFuture<Result<Vec<Published>, bus::Refused>>,
-        id: Option<MessageId>,
-    },
+    Publishing(Publish),
 }
 
 /// Why there is no history for a client.
@@ -242,13 +238,13 @@ impl Session {
                 self.identified(id, identified);
                 true
             }
-            Work::Publishing { future, .. } => {
-                let Poll::Ready(published) = future.as_mut().poll(context) else {
+            Work::Publishing(publish) => {
+                let Poll::Ready(published) = publish.future.as_mut().poll(context) else {
                     self.work = Some(work);
                     return false;
                 };
-                let Work::Publishing { id, .. } = *work else { unreachable!("matched above") };
-                self.tell_published(id, published);
+                let Work::Publishing(Publish { id, .. }) = *work else { unreachable!("matched above") };
+                self.tell_published(id, Ok(published));
                 true
             }
             Work::History { future, .. } => {
