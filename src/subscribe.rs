@@ -348,8 +348,12 @@ impl Subscription {
                 Live::Again => {}
                 Live::Sleep => {
                     self.live = true;
+                    if self.at > shown_up_to {
+                        // It was further on another node. What is early here may be what it got there.
+                        return Poll::Pending;
+                    }
                     // There is nothing for it in between.
-                    self.at = self.at.max(shown_up_to);
+                    self.at = shown_up_to;
                     if over {
                         self.forget_had();
                     }
@@ -501,9 +505,19 @@ impl Subscription {
     fn wants_from(&self, member: &Member, shown: &Shown) -> bool {
         let event = &shown.event;
         self.passes(member, shown)
-            && (self.early.is_empty()
-                || !self.source.hub.early().has_seen(&self.early, member.early_from, event))
-            && member.had.as_ref().is_none_or(|had| !had.has(event))
+            && ((self.early.is_empty() && member.had.is_none()) || !self.has_got(member, event))
+    }
+
+    /// Whether its client has got an event besides everything up to its position.
+    fn has_got(&self, member: &Member, event: &Event) -> bool {
+        let hub = &self.source.hub;
+        let own = hub.early().origin();
+        let has = |sender: Sender| {
+            Some(sender.origin) == own && self.early.has(sender.number, member.early_from)
+                || member.had.as_ref().is_some_and(|had| had.has_of(sender))
+        };
+        [event.sender(), hub.twin_of(event)].into_iter().flatten().any(has)
+            || member.had.as_ref().is_some_and(|had| had.has_in_shard(event))
     }
 
     fn passes(&self, member: &Member, shown: &Shown) -> bool {
