@@ -131,12 +131,12 @@ impl Log {
         })
     }
 
-    /// The first position by which a reader has all that a cursor says: the place of a cursor of one order; where
-    /// nodes have several, at or after that. Reads the log.
-    pub fn reached_by(&self, cursor: &Cursor) -> Result<Option<Position>, ReadError> {
+    /// The position before which all stands that comes before a cursor: its own, but where nodes have several orders
+    /// perhaps later. Reads the log.
+    pub fn end_of(&self, cursor: &Cursor) -> Result<Option<Position>, ReadError> {
         match cursor.place {
             Place::At(_) => self.position_of(cursor),
-            Place::Marks(_) => self.shared().reached_by(cursor),
+            Place::Marks(_) => self.shared().end_of(cursor),
         }
     }
 
@@ -167,10 +167,14 @@ impl Log {
     /// is alone. May read the log.
     pub fn on_bus(&self) -> Option<Vec<(Epoch, Position)>> {
         let epochs = self.shared().eras().shards();
-        let marks = match self.cursors().of(self.head()).place {
+        let head = self.head();
+        let marks = match self.cursors().of(head).place {
             _ if epochs.is_empty() => return None,
             Place::At(position) => vec![position],
-            Place::Marks(marks) => marks.positions().to_vec(),
+            Place::Marks(marks) => {
+                lock(&self.shared().trail).begin_at(head, &marks);
+                marks.positions().to_vec()
+            }
         };
         Some(epochs.into_iter().zip(marks).collect())
     }
