@@ -1,7 +1,7 @@
 //! What a bus costs: publishes a second through one node that the bus has confirmed, beside what the bus's own
 //! tools reach with the same payload, and how long an event takes from one node to a client of another.
 //!
-//! `cargo bench --bench bus`, after `cargo build --release` and `tests/setup.sh`. Real servers, started here.
+//! `cargo bench --bench bus`, after `cargo build --release` and `tests/setup.sh --bench`. Real servers, started here.
 
 #![allow(clippy::unwrap_used, dead_code, missing_docs)]
 
@@ -12,6 +12,7 @@ use futures_util::StreamExt as _;
 use servers::NatsServer;
 use servers::RedisServer;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -36,7 +37,7 @@ fn main() {
         row("Redis stream", &redis.url(), async || redis_benchmark(redis.port())).await;
         drop(redis);
         let nats = NatsServer::start().await;
-        row("JetStream", &nats.url(), async || raw_jetstream(&nats).await).await;
+        row("JetStream", &nats.url(), async || nats_bench(&nats).await).await;
     });
 }
 
@@ -246,8 +247,9 @@ fn redis_benchmark(port: u16) -> f64 {
     rate.trim_matches('"').parse().unwrap_or_else(|_| panic!("redis-benchmark said: {text}"))
 }
 
-/// What the NATS client reaches with the same payload and 1,024 publishes awaiting their confirmation at a time.
-async fn raw_jetstream(nats: &NatsServer) -> f64 {
+/// What the official Go client reaches with the same payload, the way `nats bench js pub async` does it: 16 clients
+/// with batches of 500 (`benches/nats`).
+async fn nats_bench(nats: &NatsServer) -> f64 {
     let jetstream = nats.jetstream().await;
     let config = async_nats::jetstream::stream::Config {
         name: "RAW".into(),
@@ -256,19 +258,16 @@ async fn raw_jetstream(nats: &NatsServer) -> f64 {
     };
     let _ = jetstream.delete_stream("RAW").await;
     jetstream.create_stream(config).await.unwrap();
-    let payload = bytes::Bytes::from(payload());
-    let (begin, mut count) = (Instant::now(), 0_u64);
-    while begin.elapsed() < MEASURED {
-        let mut acks = Vec::with_capacity(1024);
-        for _ in 0..1024 {
-            acks.push(jetstream.publish("raw.bench", payload.clone()).await.unwrap());
-        }
-        for ack in acks {
-            ack.await.unwrap();
-            count += 1;
-        }
-    }
-    count as f64 / begin.elapsed().as_secs_f64()
+    let cached = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/tools/bin/nats-publish");
+    let program = if cached.exists() { cached } else { "nats-publish".into() };
+    let output = Command::new(program)
+        .args(["-url", &nats.url(), "-subject", "raw.bench", "-size", &PAYLOAD.to_string()])
+        .args(["-clients", "16", "-batch", "500", "-for", &format!("{}s", MEASURED.as_secs())])
+        .output()
+        .expect("tests/setup.sh --bench builds nats-publish");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let why = String::from_utf8_lossy(&output.stderr).into_owned();
+    text.trim().parse().unwrap_or_else(|_| panic!("nats-publish said: {text}{why}"))
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

@@ -12,6 +12,7 @@ pub mod plain;
 mod receipt;
 pub mod redis;
 pub mod remote;
+pub mod survey;
 
 pub use inflow::{Arriving, Inflow};
 pub use memory::Memory;

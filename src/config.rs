@@ -26,7 +26,7 @@ mod webhook;
 
 pub use bus::{BusChannel, BusMode, BusStorage, Namespace};
 pub use bus_url::{BusUrl, HostPort, Login, NatsUrl, RedisTopology, RedisUrl};
-pub use channel_rule::ChannelRule;
+pub use channel_rule::{ChannelRule, WhenOver};
 pub use grants::Grants;
 pub use listen::{ListenAddress, SocketMode};
 pub use logging::{LogFilter, LogFormat};

@@ -13,6 +13,8 @@ mod early;
 mod feed;
 mod patterns;
 mod ring_budget;
+mod senders;
+mod twins;
 
 pub use audience::Audience;
 pub use batch::Batch;
@@ -20,14 +22,16 @@ pub use early::{EarlyLane, EarlySeen, EarlyTake};
 pub use feed::{Feed, Signal, Take, Ticket};
 
 use crate::codec::Shown;
-use crate::event::{Channel, Pattern, Position};
+use crate::event::{Channel, EarlyRange, Event, Marks, Origin, Pattern, Position, Sender};
 use audience::Audiences;
 use patterns::PatternTree;
 use ring_budget::RingBudget;
+use senders::Senders;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
+use twins::Twins;
 
 /// How the rings are bounded.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +62,10 @@ pub struct Hub {
     audiences: Mutex<Audiences>,
     /// The same of events that are shown early, by their number.
     early_audiences: Mutex<Audiences>,
+    senders: Senders,
+    twins: Twins,
+    /// How far the shards of the bus have been shown; none on a bus of one.
+    marks: RwLock<Option<Marks>>,
 }
 
 #[derive(Default)]
@@ -77,6 +85,9 @@ impl Hub {
             early: EarlyLane::default(),
             audiences: Mutex::new(Audiences::after(head.0)),
             early_audiences: Mutex::default(),
+            senders: Senders::default(),
+            twins: Twins::default(),
+            marks: RwLock::default(),
         })
     }
 
@@ -90,6 +101,9 @@ impl Hub {
     pub fn show(&self, group: &[Arc<Shown>], accepted: Instant) -> usize {
         let Some(newest) = group.last() else { return 0 };
         let now = Instant::now();
+        for (position, sender) in self.early.twins_in(group) {
+            self.twins.add(position, sender);
+        }
         // Held from the first ring to the head: a feed is then created either before a group or after it,
         // never in the middle, so the head at its creation says truly what its ring covers.
         let feeds = self.feeds.read().unwrap_or_else(PoisonError::into_inner);
@@ -110,7 +124,50 @@ impl Hub {
         }
         self.head.store(newest.event.position.0, Ordering::Release);
         drop(feeds);
+        self.note_shown(group, newest);
         touched.iter().map(|(feed, _)| feed.wake()).sum()
+    }
+
+    /// Whoever learns of this can read up to it: it comes after the head.
+    fn note_shown(&self, group: &[Arc<Shown>], newest: &Shown) {
+        self.early.note_returns(group, self.twins.among(group));
+        self.senders.note_group(group);
+        if let Some(marks) = newest.event.marks() {
+            *self.marks.write().unwrap_or_else(PoisonError::into_inner) = Some(marks.clone());
+        }
+    }
+
+    /// This node sends as this run, over so many shards. Said once, before it sends anything.
+    pub fn begin_run(&self, origin: Origin, shards: usize) {
+        self.early.begin_run(origin, shards);
+    }
+
+    /// An event that came over a shard of the bus stands in the log since before this node began.
+    pub fn note_in_log(&self, sender: Sender, shard: usize) {
+        self.senders.note(sender, shard);
+    }
+
+    /// An event has come that the log had already under its id, at `position`. Only one caller at a time, the one
+    /// of [`Hub::show`], after all that came before it.
+    pub fn note_dropped(&self, event: &Event, position: Position) {
+        if let Some(sender) = event.sender() {
+            self.twins.add(position, sender);
+        }
+        self.early.note_dropped(event, self.head());
+    }
+
+    /// Whose an event of the log is besides, if it came twice under its id.
+    pub fn twin_of(&self, event: &Event) -> Option<Sender> {
+        self.twins.of(event)
+    }
+
+    /// Whether all that a client has besides what it has come to has been shown, up to the head as it is after
+    /// this call.
+    pub fn has_shown(&self, early: &[EarlyRange], marks: Option<&Marks>) -> bool {
+        let shown = self.marks.read().unwrap_or_else(PoisonError::into_inner);
+        let marks_are = marks.is_none_or(|marks| shown.as_ref().is_some_and(|shown| marks.is_within(shown)));
+        drop(shown);
+        marks_are && (early.is_empty() || self.senders.have_shown(early))
     }
 
     /// What is shown before the bus has ordered it.
@@ -175,7 +232,6 @@ impl Hub {
     /// Lets go of batches that are older than the rings keep; called now and then while nothing is published.
     /// True when none are left.
     pub fn trim(&self, now: Instant) -> bool {
-        self.early.trim(now);
         let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
         budget.enforce(self.limits.total_bytes, self.limits.age, now);
         budget.is_empty()

@@ -41,6 +41,7 @@ mod terms;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod trail;
 mod verify;
 mod view;
 mod walk;
@@ -58,7 +59,7 @@ pub use verify::{ExportError, VerifyReport};
 
 use crate::cipher::{KeyId, Keyring};
 use crate::event::{
-    Channel, Cursor, Epoch, Event, EventId, Expiry, Filter, Interest, Place, Position, Ttl, UnixMs,
+    Channel, Cursor, Epoch, Event, EventId, Expiry, Filter, Interest, Marks, Place, Position, Ttl, UnixMs,
 };
 use cache::Cache;
 use deletions::Deletions;
@@ -76,6 +77,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use trail::Trail;
 use view::View;
 use writer::{Active, Writer};
 
@@ -117,45 +119,92 @@ impl Log {
 
     /// The cursors of positions, as of now.
     pub fn cursors(&self) -> Cursors {
-        Cursors { eras: self.shared().eras(), own: self.shared().meta.epoch }
+        Cursors { eras: self.shared().eras(), shared: self.0.shared.clone() }
     }
 
     /// Where a cursor points in this log; none if it is of another. One of a bus with several shards is looked up
     /// in the log, which may block.
-    pub fn position_of(&self, cursor: &Cursor) -> Option<Position> {
-        match self.shared().place_of(cursor) {
-            Ok(eras::Place::Current(position) | eras::Place::Past(position)) => Some(position),
-            Ok(eras::Place::BeforeCurrent(_) | eras::Place::Elsewhere) | Err(_) => None,
+    pub fn position_of(&self, cursor: &Cursor) -> Result<Option<Position>, ReadError> {
+        Ok(match self.shared().place_of(cursor)? {
+            eras::Place::Current(position) | eras::Place::Past(position) => Some(position),
+            eras::Place::BeforeCurrent(_) | eras::Place::Elsewhere => None,
+        })
+    }
+
+    /// The position before which all stands that comes before a cursor: its own, but where nodes have several orders
+    /// perhaps later. Reads the log.
+    pub fn end_of(&self, cursor: &Cursor) -> Result<Option<Position>, ReadError> {
+        match cursor.place {
+            Place::At(_) => self.position_of(cursor),
+            Place::Marks(_) => self.shared().end_of(cursor),
         }
     }
 
-    /// The bus that orders the events of this log, and how far on it the log has come; none while it numbers
-    /// them itself.
-    pub fn on_bus(&self) -> Option<(Epoch, Position)> {
-        let position = self.cursors().of(self.head()).position()?;
-        self.shared().eras().bus().map(|epoch| (epoch, position))
+    /// The shards of the bus have been read up to here, with what was no event.
+    pub fn note_read(&self, marks: &[Position]) {
+        if let Some(marks) = Marks::new(marks) {
+            lock(&self.shared().trail).note_read(marks);
+        }
     }
 
-    /// How far this log came on the log of a bus that it was on before and left.
-    pub fn came_to(&self, epoch: Epoch) -> Option<Position> {
-        self.shared().eras().came_to(epoch)
+    /// Whether a cursor of this log says more than was here at `position`; on a bus of several shards, than has been
+    /// read of it.
+    pub fn is_ahead(&self, cursor: &Cursor, position: Position) -> bool {
+        match &cursor.place {
+            Place::At(_) => {
+                self.position_of(cursor).is_ok_and(|place| place.is_some_and(|place| place > position))
+            }
+            Place::Marks(_) => self.shared().is_beyond(cursor),
+        }
     }
 
-    /// The position in this log of a position on the bus.
+    /// Whether a bus orders the events of this log, or its shards do.
+    pub fn is_on_bus(&self) -> bool {
+        self.shared().eras().bus().is_some()
+    }
+
+    /// The logs of the bus that this log is on, one for each shard, and how far it has come on each; none while it
+    /// is alone. May read the log.
+    pub fn on_bus(&self) -> Option<Vec<(Epoch, Position)>> {
+        let epochs = self.shared().eras().shards();
+        let head = self.head();
+        let marks = match self.cursors().of(head).place {
+            _ if epochs.is_empty() => return None,
+            Place::At(position) => vec![position],
+            Place::Marks(marks) => {
+                lock(&self.shared().trail).begin_at(head, &marks);
+                marks.positions().to_vec()
+            }
+        };
+        Some(epochs.into_iter().zip(marks).collect())
+    }
+
+    /// How far this log came on the logs of a bus that it was on before and left.
+    pub fn came_to(&self, epochs: &[Epoch]) -> Option<Vec<Position>> {
+        let eras = self.shared().eras();
+        if let [epoch] = epochs {
+            return eras.came_to(*epoch).map(|position| vec![position]);
+        }
+        let stretch = eras.stretches(Epoch::of_shards(epochs)).next()?;
+        let marks = self.shared().marks_at(&stretch, stretch.end?).ok()?;
+        Some(marks.positions().to_vec())
+    }
+
+    /// The position in this log of a position on a bus with one order.
     pub fn at_bus(&self, position: Position) -> Position {
         self.shared().eras().at_bus(position)
     }
 
-    /// From now on the events are those of a bus: what comes after its position `after` in the log of this epoch.
-    /// With `lost`, events before it may be missing, and readers are told. Returns the new head.
-    pub fn begin_era(&self, epoch: Epoch, after: Position, lost: bool) -> io::Result<Position> {
-        self.shared().begin_era(epoch, after, lost)
+    /// From now on the events are those of a bus: on each of its shards what comes after a position in the log of
+    /// this epoch. With `lost`, events before it may be missing, and readers are told. Returns the new head.
+    pub fn begin_era(&self, shards: &[(Epoch, Position)], lost: bool) -> io::Result<Position> {
+        self.shared().begin_era(shards, lost)
     }
 
-    /// Everything up to this position of the bus can no longer be had: readers are told where they miss it.
-    /// Returns the new head.
-    pub fn skip_to(&self, up_to: Position) -> io::Result<Position> {
-        self.shared().skip_to(up_to)
+    /// Everything up to these positions of the shards of the bus can no longer be had: readers are told where they
+    /// miss it. Returns the new head.
+    pub fn skip_to(&self, marks: &[Position]) -> io::Result<Position> {
+        self.shared().skip_to(marks)
     }
 
     /// The newest position that was appended or is remembered.
@@ -318,22 +367,33 @@ impl Log {
 #[derive(Clone)]
 pub struct Cursors {
     eras: Arc<Eras>,
-    own: Epoch,
+    shared: Arc<Shared>,
 }
 
 impl Cursors {
-    /// The cursor of a client that has everything up to this position.
+    /// The cursor of a client that has everything up to this position. On a bus of several shards the log is read
+    /// if the position is none of the newest.
     pub fn of(&self, position: Position) -> Cursor {
-        self.eras.cursor(position, self.own)
+        self.eras.cursor(position, self.shared.meta.epoch).unwrap_or_else(|stretch| {
+            let marks = self.shared.marks_at(&stretch, position).unwrap_or_else(|_| {
+                // Less than the client has means that it gets something again, under the same id.
+                tracing::error!("the log cannot be read to say how far the shards of the bus had come");
+                stretch.begin.clone()
+            });
+            Cursor { place: Place::Marks(marks), ..Cursor::at(stretch.epoch, position) }
+        })
     }
 
     /// The same of a client that has everything up to this event, which knows how far the shards of its bus had
     /// been read with it.
     pub fn of_event(&self, event: &Event) -> Cursor {
-        let plain = self.of(event.position);
-        match event.marks() {
-            None => plain,
-            Some(marks) => Cursor { place: Place::Marks(marks.clone()), ..plain },
+        let own = self.shared.meta.epoch;
+        match (self.eras.cursor(event.position, own), event.marks()) {
+            (Ok(cursor), _) => cursor,
+            (Err(stretch), Some(marks)) => {
+                Cursor { place: Place::Marks(marks.clone()), ..Cursor::at(stretch.epoch, event.position) }
+            }
+            (Err(_), None) => self.of(event.position),
         }
     }
 }
@@ -360,6 +420,8 @@ struct Shared {
     view: RwLock<Arc<View>>,
     /// Whose positions these are.
     eras: RwLock<Arc<Eras>>,
+    /// How far the shards of the bus had been read at the newest positions.
+    trail: Mutex<Trail>,
     writer: Mutex<Writer>,
     /// Journals that may hold events that are not durable yet.
     unsynced: Mutex<Vec<Active>>,
@@ -414,6 +476,7 @@ impl Shared {
             next: AtomicU64::new(found.next.0),
             view: RwLock::new(Arc::new(found.view)),
             eras: RwLock::new(Arc::new(found.eras)),
+            trail: Mutex::default(),
             writer: Mutex::new(Writer::new(found.last_stored)),
             unsynced: Mutex::default(),
             syncing: Mutex::default(),

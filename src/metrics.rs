@@ -67,6 +67,10 @@ pub struct Metrics {
     pub published_bytes: IntCounter,
     /// Publishes whose id was known.
     pub duplicates: IntCounter,
+    /// Events that a newer one replaced before they went out.
+    pub conflated_events: IntCounter,
+    /// Events that wait for their time on a channel of which only the newest counts.
+    pub held_events: IntGauge,
     /// Fields that were stripped from events, by rules of channels.
     pub redacted_fields: IntCounter,
     /// From the parsed request to its answer.
@@ -95,6 +99,8 @@ pub struct Metrics {
     pub resident_bytes: IntGauge,
     /// What a remote bus says of itself.
     pub bus: BusMetrics,
+    /// Connections of clients that were closed before they said anything.
+    pub refused_connections: IntCounter,
     controls: IntCounterVec,
     /// The last probe's way through the bus.
     pub probe_seconds: Histogram,
@@ -209,6 +215,12 @@ impl Metrics {
             published_events: counter(&registry, "published_events_total", "Events accepted"),
             published_bytes: counter(&registry, "published_bytes_total", "Payload bytes of accepted events"),
             duplicates: counter(&registry, "duplicates_total", "Publishes whose id was known already"),
+            conflated_events: counter(
+                &registry,
+                "conflated_events_total",
+                "Events that a newer one replaced, on channels with when_over = latest",
+            ),
+            held_events: gauge(&registry, "held_events", "Events that wait for their time on such channels"),
             redacted_fields: counter(
                 &registry,
                 "redacted_fields_total",
@@ -306,6 +318,11 @@ impl Metrics {
                     "How long the oldest of them has waited",
                 ),
             },
+            refused_connections: counter(
+                &registry,
+                "connections_refused_total",
+                "Connections of clients that were closed at once: there was no room for more",
+            ),
             controls: counters(
                 &registry,
                 "controls_total",

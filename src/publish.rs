@@ -1,12 +1,17 @@
 //! The flow in: a valid draft gets its id, its time and its expiry, goes to the bus, and its publisher is
 //! answered when it is as safe as the publisher asked.
 
+mod conflater;
+
+pub use conflater::Conflater;
+
 use crate::bus::{Bus, Outcome, Receipt, Refused, Stamped};
 use crate::control::Control;
 use crate::event::{Channel, Draft, Event, EventId, Position, UnixMs};
 use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::redact::{Opaque, Redactor};
+use conflater::Passed;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -41,6 +46,15 @@ pub struct Publisher {
     metrics: Arc<Metrics>,
     redactor: Redactor,
     timeout: Duration,
+    conflater: Arc<Conflater>,
+}
+
+/// A draft, and how long its channel waits between two events; none for a channel that takes all as they come.
+pub struct PacedDraft {
+    /// The draft.
+    pub draft: Draft,
+    /// The time between two events. At most a second, as whoever publishes is not answered before.
+    pub interval: Option<Duration>,
 }
 
 /// What became of one draft.
@@ -63,7 +77,13 @@ impl Publisher {
         redactor: Redactor,
         timeout: Duration,
     ) -> Self {
-        Self { bus, log, metrics, redactor, timeout }
+        let conflater = Conflater::new(bus.clone(), metrics.clone());
+        Self { bus, log, metrics, redactor, timeout, conflater }
+    }
+
+    /// What holds back events that come too fast for their channel.
+    pub fn conflater(&self) -> &Arc<Conflater> {
+        &self.conflater
     }
 
     /// Whether the fields that are to be stripped from a draft can be told. If not, nothing is left of its data
@@ -74,7 +94,12 @@ impl Publisher {
 
     /// Publishes drafts in order; one entry each comes back, in the same order. All of them are refused or
     /// none is: a refusal leaves no trace.
-    pub async fn publish(&self, drafts: Vec<Draft>, ack: Ack) -> Result<Vec<Published>, Refused> {
+    pub async fn publish(&self, drafts: Vec<PacedDraft>, ack: Ack) -> Result<Vec<Published>, Refused> {
+        Ok(self.begin(drafts, ack)?.published().await)
+    }
+
+    /// The same in two steps: when it returns the drafts are on their way, and the outcome can be waited for.
+    pub fn begin(&self, drafts: Vec<PacedDraft>, ack: Ack) -> Result<Publishing, Refused> {
         let started = Instant::now();
         let now = unix_ms();
         let receipt = (ack != Ack::None).then(|| Receipt::new(drafts.len()));
@@ -82,7 +107,9 @@ impl Publisher {
         let mut stamped = Vec::with_capacity(drafts.len());
         // For `ack=none`, whose publisher does not wait until the replica has looked at the ids.
         let mut known: Vec<Option<Position>> = Vec::new();
-        for (index, mut draft) in drafts.into_iter().enumerate() {
+        let mut longest: Option<Duration> = None;
+        for (index, PacedDraft { mut draft, interval }) in drafts.into_iter().enumerate() {
+            longest = longest.max(interval);
             // Before anybody else sees it: the bus, the disk, clients.
             let stripped = self.redactor.strip(&draft.channel, &mut draft.data);
             if stripped > 0 {
@@ -112,28 +139,66 @@ impl Publisher {
                 Ack::Bus => receipt.slot(index).insisting_on_bus(),
                 Ack::None | Ack::Log => receipt.slot(index),
             });
-            stamped.push(Stamped { event, slot });
+            stamped.push((Stamped { event, slot }, interval));
         }
-        let positions = self.bus.publish(stamped)?;
-        let outcomes = match receipt {
-            None => known
-                .into_iter()
-                .zip(positions.into_iter().map(Some).chain(std::iter::repeat(None)))
-                .map(|(known, position)| match (known, position) {
-                    (Some(position), _) => Outcome::Duplicate(position),
-                    (None, Some(position)) => Outcome::Published(position),
-                    // Accepted, and on its way to a bus that is elsewhere.
-                    (None, None) => Outcome::Queued,
-                })
-                .collect(),
-            Some(receipt) => receipt.outcomes(self.timeout).await,
+        let passed = match longest {
+            Some(_) => self.conflater.pass(stamped, started, |id| self.log.known_id(id).is_some())?,
+            None => {
+                let positions =
+                    self.bus.publish(stamped.into_iter().map(|(stamped, _)| stamped).collect())?;
+                let positions = positions.into_iter().map(Some).chain(std::iter::repeat(None));
+                positions.take(names.len()).map(Passed::Sent).collect()
+            }
         };
-        self.metrics.publish_seconds.observe(started.elapsed().as_secs_f64());
-        Ok(names
+        let outcome = match receipt {
+            Some(receipt) => Awaited::Receipt(receipt, self.timeout + longest.unwrap_or_default()),
+            None => Awaited::Nothing(
+                known.into_iter().zip(passed).map(|(known, passed)| unawaited(known, passed)).collect(),
+            ),
+        };
+        Ok(Publishing { names, outcome, started, metrics: self.metrics.clone() })
+    }
+}
+
+/// What a publisher is told who does not wait.
+fn unawaited(known: Option<Position>, passed: Passed) -> Outcome {
+    match (known, passed) {
+        (_, Passed::Conflated) => Outcome::Conflated,
+        (_, Passed::Crowded) => Outcome::Crowded,
+        (Some(position), Passed::Sent(_)) => Outcome::Duplicate(position),
+        (None, Passed::Sent(Some(position))) => Outcome::Published(position),
+        // Accepted, and held back or on its way to a bus that is elsewhere.
+        (None, Passed::Sent(None)) | (_, Passed::Held) => Outcome::Queued,
+    }
+}
+
+/// Drafts that are on their way.
+pub struct Publishing {
+    names: Vec<(EventId, Channel)>,
+    outcome: Awaited,
+    started: Instant,
+    metrics: Arc<Metrics>,
+}
+
+/// What is waited for before the publisher is told.
+enum Awaited {
+    Receipt(Receipt, Duration),
+    Nothing(Vec<Outcome>),
+}
+
+impl Publishing {
+    /// Waits for what became of them; one entry each, in their order.
+    pub async fn published(self) -> Vec<Published> {
+        let outcomes = match self.outcome {
+            Awaited::Receipt(receipt, timeout) => receipt.outcomes(timeout).await,
+            Awaited::Nothing(outcomes) => outcomes,
+        };
+        self.metrics.publish_seconds.observe(self.started.elapsed().as_secs_f64());
+        self.names
             .into_iter()
             .zip(outcomes)
             .map(|((id, channel), outcome)| Published { id, channel, outcome })
-            .collect())
+            .collect()
     }
 }
 

@@ -14,12 +14,13 @@ pub use settler::Settler;
 
 use crate::bus::Inflow;
 use crate::codec::Shown;
+use crate::event::{Event, Position};
 use crate::hub::Hub;
 use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::redact::Redactor;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
@@ -58,12 +59,28 @@ pub struct Replica {
 #[derive(Default)]
 pub struct Health {
     refusing: AtomicBool,
+    /// Since when a publisher waits for the disk.
+    awaited_since: Mutex<Option<Instant>>,
+    /// The disk is being waited for.
+    syncing: AtomicBool,
 }
 
 impl Health {
     /// Whether the last attempt to append or to reach the disk succeeded.
     pub fn is_writable(&self) -> bool {
         !self.refusing.load(Ordering::Relaxed)
+    }
+
+    /// For how long the oldest publisher has waited for the disk, and whether the disk is what keeps it waiting:
+    /// if it is not, the thread between them stands still.
+    pub fn awaited(&self) -> Option<(Duration, bool)> {
+        let since = *self.awaited_since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.map(|since| (since.elapsed(), self.syncing.load(Ordering::Relaxed)))
+    }
+
+    /// Notes that publishers wait, or that none does any more.
+    fn note_awaited(&self, since: Option<Instant>) {
+        *self.awaited_since.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 
     /// Notes an attempt; true when that is a change.
@@ -74,8 +91,19 @@ impl Health {
 
 /// What the writer hands to the fan-out, in order.
 enum Showing {
-    Group { events: Vec<Arc<Shown>>, accepted: Instant },
-    Early { number: u64, shown: Arc<Shown> },
+    Group {
+        events: Vec<Arc<Shown>>,
+        accepted: Instant,
+    },
+    Early {
+        number: u64,
+        shown: Arc<Shown>,
+    },
+    /// From a bus, but the log has it already under its id.
+    Dropped {
+        event: Arc<Event>,
+        position: Position,
+    },
     Probe(oneshot::Sender<()>),
 }
 
@@ -191,6 +219,10 @@ fn show(hub: &Hub, first: Showing, showing: &mut mpsc::Receiver<Showing>) -> usi
                 // What is ordered and came before it is shown before it.
                 woken += group.take().map_or(0, |(events, accepted)| hub.show(&events, accepted));
                 woken += hub.show_early(number, shown);
+            }
+            Showing::Dropped { event, position } => {
+                woken += group.take().map_or(0, |(events, accepted)| hub.show(&events, accepted));
+                hub.note_dropped(&event, position);
             }
             Showing::Probe(returned) => probes.push(returned),
         }

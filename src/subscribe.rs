@@ -5,21 +5,25 @@
 //! The race that matters: a feed is joined first, and its ring says from where on it is complete. What lies
 //! between the client's position and that point is read from the log.
 
+mod had;
 mod log_reader;
 mod opening;
+mod telling;
 
+pub use had::Had;
 pub use log_reader::LogReader;
 pub use opening::{MAX_HISTORY, OVERLAP, Opening, Request, open};
 
 use crate::codec::Shown;
-use crate::event::{ConnectionId, Cursor, Event, Filter, Interest, Pattern, Position};
+use crate::event::{ConnectionId, Cursor, Event, Filter, Interest, Pattern, Position, Sender};
 use crate::hub::{Batch, EarlySeen, EarlyTake, Feed, Hub, Signal, Take, Ticket};
-use crate::log::Log;
+use crate::log::{Log, ReadError};
 use slab::Slab;
 use smallvec::SmallVec;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll, ready};
+use telling::Teller;
 
 /// Most events handed over at once when they are picked one by one.
 const EVENTS_AT_ONCE: usize = 256;
@@ -51,9 +55,38 @@ impl Source {
 
     /// The position that a cursor names, if it is one of this log. On a bus it may be one that this node has not
     /// come to yet.
-    pub fn known_position(&self, cursor: &Cursor) -> Option<Position> {
-        let position = self.log.position_of(cursor)?;
-        (position <= self.hub.head() || self.log.on_bus().is_some()).then_some(position)
+    pub fn known_position(&self, cursor: &Cursor) -> Result<Option<Position>, ReadError> {
+        Ok(self.log.position_of(cursor)?.filter(|position| self.is_known(*position)))
+    }
+
+    /// The same for who wants what comes before: where nodes have orders of their own, some of it may stand here
+    /// behind the place that the cursor leads to.
+    pub fn known_end(&self, cursor: &Cursor) -> Result<Option<Position>, ReadError> {
+        Ok(self.log.end_of(cursor)?.filter(|position| self.is_known(*position)))
+    }
+
+    fn is_known(&self, position: Position) -> bool {
+        position <= self.hub.head() || self.log.is_on_bus()
+    }
+
+    /// Leaves of a page what comes after the one cursor and before the other, wherever it stands here: a node may have
+    /// an order of its own.
+    pub fn keep_between(
+        &self,
+        events: &mut Vec<Arc<Event>>,
+        after: Option<&Cursor>,
+        before: Option<&Cursor>,
+    ) {
+        let cursors = self.log.cursors();
+        if let Some((after, had)) = after.and_then(|after| Some((after, Had::of(after)?))) {
+            events.retain(|event| cursors.of_event(event).epoch != after.epoch || !had.has(event));
+        }
+        // In one order everything before a place is had.
+        if let Some((before, had)) = before.and_then(|before| Some((before, Had::of(before)?)))
+            && before.position().is_none()
+        {
+            events.retain(|event| cursors.of_event(event).epoch != before.epoch || had.has(event));
+        }
     }
 
     /// Events of the log as they are shown to clients.
@@ -80,8 +113,10 @@ pub struct Subscription {
     rescan: bool,
     /// Never hand over whole batches: the caller looks at every event.
     one_by_one: bool,
-    /// What it has got before the bus ordered it.
+    /// What it has of the events that this node sends, and may have got before the bus ordered them.
     early: EarlySeen,
+    /// What its client had already when it began.
+    had: Option<Arc<Had>>,
     /// Until here the client knows already that something is no longer kept.
     told_lost: Position,
     reading: Option<Box<LogReader>>,
@@ -94,6 +129,10 @@ struct Member {
     feed: Arc<Feed>,
     ticket: Ticket,
     filter: Option<Arc<Filter>>,
+    /// What its client had already when it began; none any more when that no longer matters.
+    had: Option<Arc<Had>>,
+    /// Of early events it has none up to this number: it was not there yet.
+    early_from: u64,
 }
 
 /// What comes next for a client.
@@ -126,6 +165,7 @@ impl Subscription {
             rescan: false,
             one_by_one: false,
             early,
+            had: None,
             told_lost: Position::ZERO,
             reading: None,
             live: false,
@@ -168,16 +208,43 @@ impl Subscription {
         self.one_by_one = true;
     }
 
-    /// Begins at `position`. What is lost before `told_lost` has been told to the client already.
-    pub fn start(&mut self, position: Position, told_lost: Position) {
-        self.at = position;
-        self.told_lost = told_lost;
+    /// Begins as an opening says, on the channels and patterns that it is on and on those that it joins.
+    pub fn begin(&mut self, opening: &Opening) {
+        self.at = opening.start;
+        self.told_lost = opening.told_lost;
         self.rescan = true;
         self.reading = None;
+        let lane = self.source.hub.early();
+        let (had, own) = opening.had.clone().map_or((None, None), |had| had.split(lane.origin()));
+        self.early = match own {
+            Some(range) => EarlySeen::resumed(range),
+            None if opening.goes_on => EarlySeen::default(),
+            None => lane.begin(),
+        };
+        self.had = had.map(Arc::new);
+        for (_, member) in &mut self.members {
+            (member.had, member.early_from) = (self.had.clone(), 0);
+        }
     }
 
     /// Joins a channel or pattern; for one it is on already, only the filter changes.
     pub fn join(&mut self, pattern: &Pattern, filter: Option<Arc<Filter>>) {
+        self.add(pattern, filter, self.had.clone(), 0);
+    }
+
+    /// The same when the others have begun. The client has got `had` on this one; of what the others got early
+    /// it has nothing.
+    pub fn join_later(&mut self, pattern: &Pattern, filter: Option<Arc<Filter>>, had: Option<&Arc<Had>>) {
+        self.add(pattern, filter, had.cloned(), self.early.at());
+    }
+
+    fn add(
+        &mut self,
+        pattern: &Pattern,
+        filter: Option<Arc<Filter>>,
+        had: Option<Arc<Had>>,
+        early_from: u64,
+    ) {
         // What is being read from the log does not know of the new member.
         self.reading = None;
         self.rescan = true;
@@ -201,7 +268,7 @@ impl Subscription {
             Some(signal) => feed.join_among(signal.clone(), entry.key() as u32),
             None => feed.join_alone(),
         };
-        entry.insert(Member { feed, ticket, filter });
+        entry.insert(Member { feed, ticket, filter, had, early_from });
     }
 
     /// Leaves a channel or pattern; false if it was not on it.
@@ -263,12 +330,13 @@ impl Subscription {
                     self.reading = None;
                     self.rescan = true;
                 }
-                let events: Vec<_> = page.events.into_iter().filter(|shown| self.wants(shown)).collect();
+                let events = self.picked(page.events);
                 if !events.is_empty() {
                     return Poll::Ready(Next::Replayed(events));
                 }
                 continue;
             }
+            let over = self.had_is_over();
             // Loaded before the rings are looked at: what is early comes after all that is shown up to here.
             let shown_up_to = self.source.hub.head();
             let next = match &self.signal {
@@ -280,6 +348,15 @@ impl Subscription {
                 Live::Again => {}
                 Live::Sleep => {
                     self.live = true;
+                    if self.at > shown_up_to {
+                        // It was further on another node. What is early here may be what it got there.
+                        return Poll::Pending;
+                    }
+                    // There is nothing for it in between.
+                    self.at = shown_up_to;
+                    if over {
+                        self.forget_had();
+                    }
                     match self.take_early(shown_up_to) {
                         EarlyTake::Events(events) if events.is_empty() => {}
                         EarlyTake::Events(events) => return Poll::Ready(Next::Early(events)),
@@ -307,17 +384,19 @@ impl Subscription {
         self.at = batches[batches.len() - 1].last();
         let whole = !self.one_by_one
             && member.filter.is_none()
+            && member.had.is_none()
             && self.early.is_empty()
             && batches[0].first() > after
             && (self.connection.is_none() || !batches.iter().any(|batch| batch.excludes()));
         if whole {
             return Live::Next(Next::Batches(batches));
         }
+        let mut teller = Teller::new(self);
         let events: Vec<_> = batches
             .iter()
             .flat_map(|batch| batch.events())
             .filter(|shown| shown.event.position > after && self.wants_from(member, shown))
-            .cloned()
+            .map(|shown| teller.told(member, shown))
             .collect();
         if events.is_empty() { Live::Again } else { Live::Next(Next::Events(events)) }
     }
@@ -335,6 +414,7 @@ impl Subscription {
             ready
         };
         let mut events: Vec<Arc<Shown>> = Vec::new();
+        let mut teller = Teller::new(self);
         for key in members {
             // A mark may be older than the leaving of its feed.
             let Some(member) = self.members.get(key as usize) else { continue };
@@ -347,7 +427,7 @@ impl Subscription {
                             let position = shown.event.position;
                             position > self.at && position <= up_to && self.wants_from(member, shown)
                         })
-                        .cloned(),
+                        .map(|shown| teller.told(member, shown)),
                 );
             });
             match peek {
@@ -380,13 +460,35 @@ impl Subscription {
         let mut seen = self.early;
         let take = lane.take(&mut seen, shown_up_to, EVENTS_AT_ONCE);
         self.early = seen;
-        match take {
-            EarlyTake::Events(mut events) => {
-                events.retain(|(_, shown)| self.wants(shown));
-                EarlyTake::Events(events)
-            }
-            other => other,
-        }
+        let (EarlyTake::Events(events), Some(origin)) = (&take, lane.origin()) else { return take };
+        let mut teller = Teller::new(self);
+        let wanted = events.iter().filter_map(|(number, shown)| {
+            let sender = Sender { origin, number: *number };
+            let has = |member: &Member| {
+                *number <= member.early_from || member.had.as_ref().is_some_and(|had| had.has_of(sender))
+            };
+            let mut members = self.members.iter().map(|(_, member)| member);
+            let member = members.find(|member| {
+                member.feed.pattern().matches(&shown.event.channel)
+                    && self.passes(member, shown)
+                    && !has(member)
+            })?;
+            Some((*number, teller.told_early(member, *number, shown)))
+        });
+        EarlyTake::Events(wanted.collect())
+    }
+
+    /// Those of some events of the log that its client gets, as it gets them.
+    fn picked(&self, events: Vec<Arc<Shown>>) -> Vec<Arc<Shown>> {
+        let mut teller = Teller::new(self);
+        let pick = |shown: Arc<Shown>| {
+            let mut members = self.members.iter().map(|(_, member)| member);
+            let member = members.find(|member| {
+                member.feed.pattern().matches(&shown.event.channel) && self.wants_from(member, &shown)
+            })?;
+            Some(teller.told(member, &shown))
+        };
+        events.into_iter().filter_map(pick).collect()
     }
 
     fn read_log(&mut self) {
@@ -400,18 +502,28 @@ impl Subscription {
         self.reading = Some(Box::new(LogReader::new(self.source.clone(), interest, filter, self.at, until)));
     }
 
-    /// Whether an event that came from the log passes.
-    fn wants(&self, shown: &Shown) -> bool {
-        self.members.iter().any(|(_, member)| {
-            member.feed.pattern().matches(&shown.event.channel) && self.wants_from(member, shown)
-        })
+    fn wants_from(&self, member: &Member, shown: &Shown) -> bool {
+        let event = &shown.event;
+        self.passes(member, shown)
+            && ((self.early.is_empty() && member.had.is_none()) || !self.has_got(member, event))
     }
 
-    fn wants_from(&self, member: &Member, shown: &Shown) -> bool {
+    /// Whether its client has got an event besides everything up to its position.
+    fn has_got(&self, member: &Member, event: &Event) -> bool {
+        let hub = &self.source.hub;
+        let own = hub.early().origin();
+        let has = |sender: Sender| {
+            Some(sender.origin) == own && self.early.has(sender.number, member.early_from)
+                || member.had.as_ref().is_some_and(|had| had.has_of(sender))
+        };
+        [event.sender(), hub.twin_of(event)].into_iter().flatten().any(has)
+            || member.had.as_ref().is_some_and(|had| had.has_in_shard(event))
+    }
+
+    fn passes(&self, member: &Member, shown: &Shown) -> bool {
         let event = &shown.event;
         member.filter.as_ref().is_none_or(|filter| filter.passes(event))
             && (event.exclude.is_none() || event.exclude != self.connection)
-            && (self.early.is_empty() || !self.source.hub.early().has_seen(&self.early, event.position))
     }
 
     fn is_quiet_up_to(&self, head: Position) -> bool {

@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 
 import log
+import permissions
 import servers
 from measure import cpu_seconds, fdatasync_seconds, generate, median, phase, resident_kib
 
@@ -308,12 +309,20 @@ def event_log(bench):
         log.measure(bench, bench.log_events)
 
 
+def permitted(bench):
+    if bench.has("sidewire"):
+        table("Tokens and permissions against open to all", "CPU of the same binary in turns; the ratio is the median of "
+              f"those of {permissions.ROUNDS} rounds. 1,000 subscribers, each let in by a JWT.",
+              ["", "open", "permitted", "ratio", "of all rounds"], permissions.measure(bench, progress))
+
+
 ALL = {
     "fan_out": fan_out,
     "channels": channels,
     "idle": idle,
     "publish": publish,
     "latency": latency,
+    "permissions": permitted,
     "event_log": event_log,
     "footprint": footprint,
 }

@@ -108,26 +108,25 @@ impl Inflow {
         Ok(positions)
     }
 
-    /// Takes an event from a bus: with its position, or, where the bus keeps no order, at the time of day.
-    /// `placed` is told its position before anybody sees it. Waits while there is no room: then the bus is read no
-    /// faster than the disk takes it. False when the queue is closed.
+    /// Takes an event from a bus: with its position, or, where the bus keeps no order, at the time of day. Waits
+    /// while there is no room: then the bus is read no faster than the disk takes it. Says where it stands; none when
+    /// the queue is closed.
     pub async fn push_from_bus(
         &self,
         mut event: Event,
         slot: Option<Slot>,
         accepted: Instant,
-        placed: impl FnOnce(Position) + Send,
-    ) -> bool {
-        let Some(mut state) = self.room(event.footprint()).await else { return false };
+    ) -> Option<Position> {
+        let mut state = self.room(event.footprint()).await?;
         if event.position == Position::ZERO {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
             event.position = state.next.max(Position(now.saturating_mul(POSITIONS_PER_MS)));
             state.next = event.position.next();
         }
-        placed(event.position);
+        let place = event.position;
         state.queue.push_back(Arriving::Event { event, slot, accepted });
         self.wake(state);
-        true
+        Some(place)
     }
 
     /// Takes something else that goes the way of events, as soon as there is room. False when it is closed.

@@ -26,6 +26,7 @@ mod options;
 mod publisher;
 mod stream;
 mod subjects;
+mod survey;
 mod tail;
 
 pub use self::core::{Core, CoreSender, CoreTail};
@@ -33,4 +34,5 @@ pub use jetstream::JetStream;
 pub use options::{NatsAddress, NatsIdentity, NatsOptions};
 pub use publisher::Publisher;
 pub use stream::{Kept, Storage};
+pub use survey::survey;
 pub use tail::StreamTail;

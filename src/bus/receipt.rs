@@ -19,6 +19,10 @@ pub enum Outcome {
     Queued,
     /// Its id is known: nothing new was sent.
     Duplicate(Position),
+    /// A newer one came before it could go out, on a channel that takes only the newest of what comes too fast.
+    Conflated,
+    /// Such a channel has no room to hold it.
+    Crowded,
     /// Too much waits for the bus already.
     QueueFull,
     /// The bus does not carry events of this size.

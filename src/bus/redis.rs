@@ -9,7 +9,7 @@
 //! or a `volatile` policy): without them the log begins anew, with a new epoch.
 //!
 //! A user of Redis with an ACL needs, on the keys `sidewire:*`: `XADD` `XREAD` `XRANGE` `XTRIM` `XINFO`
-//! `EXISTS` `GET` `SET` `EVAL` `TIME` `MULTI` `EXEC`; for Sentinel also `ROLE`, for Cluster `CLUSTER`; for
+//! `EXISTS` `GET` `SET` `EVAL` `TIME` `MULTI` `EXEC`, and for `sidewire doctor` `INFO`; for Sentinel also `ROLE`, for Cluster `CLUSTER`; for
 //! channels `PUBLISH` `PSUBSCRIBE` `SUBSCRIBE` `PING` on those it is for.
 
 mod access;
@@ -21,10 +21,12 @@ mod pubsub;
 mod sender;
 mod server;
 mod stream;
+mod survey;
 mod tail;
 
 pub use pubsub::RedisPubSub;
 pub use stream::RedisStream;
+pub use survey::survey;
 
 use crate::secret::SecretSource;
 use std::fmt;
@@ -46,6 +48,17 @@ pub struct RedisOptions {
     pub namespace: String,
     /// How long a stream keeps its entries.
     pub retention: Duration,
+    /// Which stream of several this is; none if there is only one.
+    pub shard: Option<RedisShard>,
+}
+
+/// One of several streams of a namespace.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RedisShard {
+    /// Which: 0, 1 and so on.
+    pub number: usize,
+    /// How many there are. Part of the names: a fleet that is split in another way is another fleet.
+    pub of: usize,
 }
 
 /// The servers of a Redis and how they stand to each other.
@@ -128,13 +141,28 @@ impl fmt::Display for RedisServers {
 }
 
 impl RedisOptions {
-    /// The key of the stream. What stands in braces decides the slot of a cluster.
+    /// The streams of a namespace that is split into so many.
+    pub fn shards(&self, of: usize) -> Vec<Self> {
+        let shard = |number| (of > 1).then_some(RedisShard { number, of });
+        (0..of).map(|number| Self { shard: shard(number), ..self.clone() }).collect()
+    }
+
+    /// The key of the stream.
     fn events_key(&self) -> String {
-        format!("sidewire:{{{}}}:events", self.namespace)
+        format!("sidewire:{{{}}}:events", self.hash_tag())
     }
 
     /// The key under which the stream's epochs stand.
     fn epochs_key(&self) -> String {
-        format!("sidewire:{{{}}}:epoch", self.namespace)
+        format!("sidewire:{{{}}}:epoch", self.hash_tag())
+    }
+
+    /// What stands in the braces of a key decides its slot, and so its server in a cluster. No namespace has a
+    /// slash.
+    fn hash_tag(&self) -> String {
+        match self.shard {
+            None => self.namespace.clone(),
+            Some(RedisShard { number, of }) => format!("{}/{number}/{of}", self.namespace),
+        }
     }
 }

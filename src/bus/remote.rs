@@ -10,7 +10,9 @@ mod carrier;
 mod checkpoint;
 mod landing;
 mod link;
+mod reader;
 mod seen;
+mod shards;
 mod shared;
 
 pub use landing::Landing;
@@ -22,7 +24,9 @@ use crate::event::{EventId, Interest, Position};
 use crate::metrics::Metrics;
 use crate::outbox::{Outbox, ReadError};
 use carrier::Carrier;
-use link::{Link, Reader};
+use link::Link;
+use reader::Reader;
+use shards::Shards;
 use shared::Shared;
 use std::fmt;
 use std::path::PathBuf;
@@ -53,9 +57,10 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// Starts the tasks; they end after [`Bus::close`], and close the inflow when all that came is in it.
+    /// Starts the tasks; they end after [`Bus::close`], and close the inflow when all that came is in it. There is
+    /// one backend for each shard of the bus, and at least one.
     pub fn start<B: Backend>(
-        backend: B,
+        shards: Vec<B>,
         options: RemoteOptions,
         inflow: Arc<Inflow>,
         outbox: Outbox,
@@ -63,18 +68,20 @@ impl Remote {
         metrics: Arc<Metrics>,
         is_current: Arc<AtomicBool>,
     ) -> Arc<Self> {
-        let name = backend.to_string();
+        let shards = Shards::new(shards);
+        let name = shards.to_string();
         let origin =
             Origin(uuid::Uuid::now_v7().as_u64_pair().1.rotate_left(2) ^ u64::from(std::process::id()));
-        let shared = Arc::new(Shared::new(origin, metrics, is_current));
+        landing.begin_run(origin, shards.count());
+        let shared = Arc::new(Shared::new(origin, shards.count(), metrics, is_current));
         let (to_carrier, links) = mpsc::channel(1);
         let RemoteOptions { hedge, send_timeout, probe_interval, interest, dir } = options;
         let carrier =
             Carrier::new(shared.clone(), inflow.clone(), outbox.clone(), hedge, send_timeout, links);
         tokio::spawn(carrier.run());
-        let reader = Reader::restore(&*landing, &dir);
+        let reader = Reader::restore(&*landing, &dir, shards.count());
         let link = Link {
-            backend,
+            shards,
             shared: shared.clone(),
             inflow,
             landing,
@@ -83,6 +90,7 @@ impl Remote {
             longest_silence: probe_interval * 2,
             dir,
             reader,
+            complained: None,
         };
         tokio::spawn(link.run());
         Arc::new(Self { name, shared, outbox })

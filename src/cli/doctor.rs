@@ -1,6 +1,8 @@
 //! `sidewire doctor`: what is wrong with a node and around it.
 
+mod bus;
 mod host;
+mod ports;
 mod round_trip;
 
 use super::address::NodeAddress;
@@ -99,6 +101,8 @@ pub(super) async fn run(args: DoctorArgs) -> Result<(), CliError> {
     if !args.round_trip {
         let admin = resolve(args.admin, |config| &config.admin.listen)?;
         tell(host::look(&config))?;
+        tell(ports::look(&config))?;
+        tell(bus::look(&config).await)?;
         tell(look_at_node(admin, admin_token).await)?;
     }
     let (token, app_token) = (args.token.as_deref(), app_token.as_deref());

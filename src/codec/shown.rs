@@ -5,7 +5,7 @@ use super::frame::{self, Opcode};
 use crate::event::{Cursor, CursorText, Event};
 use bytes::Bytes;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// How an event is put on the wire.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -38,7 +38,13 @@ pub struct Shown {
     msgpack: OnceLock<Bytes>,
     sse: OnceLock<Bytes>,
     sse_raw: OnceLock<Bytes>,
+    /// The same with other cursors, the newest first.
+    others: Mutex<Vec<(Cursor, Arc<Shown>)>>,
 }
+
+/// Cursors under which an event is kept encoded, besides its own. Nearly all clients that need another one need
+/// the same.
+const MOST_OTHERS: usize = 3;
 
 impl Shown {
     /// An event, and the cursor of a client that has everything up to it.
@@ -46,7 +52,7 @@ impl Shown {
         Self::with(event.into(), Some(cursor.encode()))
     }
 
-    /// An event that has no place in the log yet: its client keeps the cursor that it has.
+    /// An event that has no place in the log yet, and so no cursor of its own: each client has another.
     pub fn early(event: impl Into<Arc<Event>>) -> Self {
         Self::with(event.into(), None)
     }
@@ -59,7 +65,20 @@ impl Shown {
             msgpack: OnceLock::new(),
             sse: OnceLock::new(),
             sse_raw: OnceLock::new(),
+            others: Mutex::default(),
         }
+    }
+
+    /// The same for clients whose cursor says more than the event's own, and encoded once for all of them.
+    pub fn with_cursor(&self, cursor: &Cursor) -> Arc<Self> {
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, shown)) = others.iter().find(|(other, _)| other == cursor) {
+            return shown.clone();
+        }
+        let shown = Arc::new(Self::new(self.event.clone(), cursor));
+        others.truncate(MOST_OTHERS - 1);
+        others.insert(0, (cursor.clone(), shown.clone()));
+        shown
     }
 
     /// The cursor of a client that has everything up to this event.

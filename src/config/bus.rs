@@ -6,7 +6,7 @@ use super::problem::Problem;
 use super::reader::Reader;
 use super::sections::BusConfig;
 use super::setting::{Setting, text, written_as_text};
-use crate::event::Pattern;
+use crate::event::{MAX_SHARDS, Pattern};
 use crate::secret::{Secret, SecretSource};
 use std::fmt;
 use std::path::PathBuf;
@@ -293,9 +293,7 @@ impl BusConfig {
             (None, Some(_)) => reader.refuse("bus.tls_key_file", "needs bus.tls_cert_file beside it"),
             _ => {}
         }
-        if self.shards != 1 {
-            reader.refuse("bus.shards", "can only be 1 in this version; more come with a later one");
-        }
+        self.check_shards(reader);
         if matches!(self.url, BusUrl::Redis(_)) && self.max_bytes.0 != 0 {
             reader.refuse(
                 "bus.max_bytes",
@@ -304,6 +302,27 @@ impl BusConfig {
         }
         if !(1..=5).contains(&self.replicas) {
             reader.refuse("bus.replicas", "is not what JetStream takes; write 1 to 5");
+        }
+    }
+
+    fn check_shards(&self, reader: &mut Reader) {
+        let is_possible = (1..=MAX_SHARDS as u32).contains(&self.shards);
+        if !is_possible {
+            reader.refuse("bus.shards", format!("is no number of shards; write 1 to {MAX_SHARDS}"));
+        }
+        let clash = match self.mode() {
+            _ if self.shards == 1 || !is_possible => None,
+            Some(BusMode::Stream) => None,
+            Some(BusMode::PubSub) => {
+                Some("is for bus.mode = \"stream\": plain channels are not split; write 1")
+            }
+            Some(BusMode::JetStream | BusMode::Core) => {
+                Some("is for Redis Streams; on NATS split by bus.namespace, and write 1 here")
+            }
+            None => Some("is for a bus between nodes, and bus.url is \"memory:\"; write 1"),
+        };
+        if let Some(message) = clash {
+            reader.refuse("bus.shards", message);
         }
     }
 

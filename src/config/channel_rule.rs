@@ -3,11 +3,13 @@
 use super::node::Node;
 use super::problem::Problem;
 use super::rate::PerSecond;
-use super::setting::{Setting, TableReader};
+use super::setting::{Setting, TableReader, written_as_text};
 use crate::event::Pattern;
 use crate::redact::RedactPath;
 use serde_json::Value as Json;
+use std::fmt;
 use std::num::NonZeroU64;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// Most paths of one rule: each is looked for at every field of an event.
@@ -26,14 +28,50 @@ pub struct ChannelRule {
     pub store: bool,
     /// Whether clients may publish here. Nothing said: where their token allows it.
     pub publish: Option<bool>,
-    /// How many events a second go to one channel, with bursts of twice as many; more are refused.
+    /// How many events a second go to one channel.
     pub rate: Option<PerSecond>,
+    /// What becomes of more.
+    pub when_over: WhenOver,
     /// Fields that are stripped from the data before anything else happens to it.
     pub redact: Vec<RedactPath>,
 }
 
+/// What becomes of events that come faster than the rate of their channel.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum WhenOver {
+    /// Bursts of twice as many are taken; more are refused.
+    #[default]
+    Refuse,
+    /// They come evenly, and only the newest of what has to wait.
+    Latest,
+}
+
+impl FromStr for WhenOver {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "refuse" => Ok(Self::Refuse),
+            "latest" => Ok(Self::Latest),
+            _ => Err("must be \"refuse\" or \"latest\""),
+        }
+    }
+}
+
+impl fmt::Display for WhenOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Refuse => "refuse",
+            Self::Latest => "latest",
+        })
+    }
+}
+
+written_as_text!(WhenOver);
+
 impl ChannelRule {
-    const KEYS: [&'static str; 7] = ["pattern", "ttl", "max_events", "store", "publish", "rate", "redact"];
+    const KEYS: [&'static str; 8] =
+        ["pattern", "ttl", "max_events", "store", "publish", "rate", "when_over", "redact"];
 }
 
 impl Setting for ChannelRule {
@@ -45,7 +83,15 @@ impl Setting for ChannelRule {
         let ttl: Option<Duration> = table.optional("ttl");
         let max_events: Option<u64> = table.optional("max_events");
         let publish = table.optional("publish");
-        let rate = table.optional("rate");
+        let rate: Option<PerSecond> = table.optional("rate");
+        let when_over: Option<WhenOver> = table.optional("when_over");
+        if when_over.is_some() && rate.is_none() {
+            table.refuse(
+                "when_over",
+                "says what becomes of events beyond the `rate`; set that too, such as \"10/s\"",
+            );
+        }
+        let when_over = when_over.unwrap_or_default();
         let redact: Vec<RedactPath> = table.optional("redact").unwrap_or_default();
         let store = table.optional("store").unwrap_or(true);
         if ttl.is_some_and(|ttl| ttl.is_zero()) {
@@ -61,7 +107,16 @@ impl Setting for ChannelRule {
             table.refuse("redact", &format!("has too many paths; write at most {MOST_REDACTED}"));
         }
         let max_events = max_events.and_then(NonZeroU64::new);
-        table.finish(pattern.map(|pattern| Self { pattern, ttl, max_events, store, publish, rate, redact }))
+        table.finish(pattern.map(|pattern| Self {
+            pattern,
+            ttl,
+            max_events,
+            store,
+            publish,
+            rate,
+            when_over,
+            redact,
+        }))
     }
 
     fn show(&self) -> Json {
@@ -79,6 +134,7 @@ impl Setting for ChannelRule {
         }
         if let Some(rate) = &self.rate {
             shown.insert("rate".into(), rate.show());
+            shown.insert("when_over".into(), self.when_over.show());
         }
         if !self.redact.is_empty() {
             shown.insert("redact".into(), self.redact.show());

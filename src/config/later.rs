@@ -1,7 +1,7 @@
 //! Keys of later versions. They are refused by name: somebody who sets one relies on what it does.
 
 /// Keys, and sections with all that is in them.
-const LATER: &[&str] = &["presence", "channels.when_over"];
+const LATER: &[&str] = &["presence"];
 
 /// Whether a later version has this key.
 pub(super) fn is_later(key: &str) -> bool {

@@ -4,10 +4,18 @@ use super::setting::written_as_text;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// So many a second: `"10/s"`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PerSecond(pub NonZeroU32);
+
+impl PerSecond {
+    /// The time between two, if they come evenly.
+    pub fn interval(self) -> Duration {
+        Duration::from_secs(1) / self.0.get()
+    }
+}
 
 impl FromStr for PerSecond {
     type Err = PerSecondError;

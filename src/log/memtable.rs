@@ -82,11 +82,26 @@ impl Memtable {
         self.read().events.clone()
     }
 
-    /// The first event for which something holds that holds for all after it.
-    pub(super) fn first_where(&self, holds: impl Fn(&Event) -> bool) -> Option<Position> {
+    /// Divides the events in (`after`, `up_to`] where something begins to hold that holds for all that follow:
+    /// the last before, and the first for which it does.
+    pub(super) fn split(
+        &self,
+        after: Position,
+        up_to: Position,
+        holds: impl Fn(&Event) -> bool,
+    ) -> (Option<Position>, Option<Position>) {
         let contents = self.read();
-        let place = contents.events.partition_point(|event| !holds(event));
-        contents.events.get(place).map(|event| event.position)
+        let events = &contents.events[..contents.index_after(up_to)];
+        let events = &events[contents.index_after(after).min(events.len())..];
+        let place = events.partition_point(|event| !holds(event));
+        let position = |event: &Arc<Event>| event.position;
+        (events[..place].last().map(position), events.get(place).map(position))
+    }
+
+    /// The newest event that stands at a position or before it.
+    pub(super) fn newest_up_to(&self, up_to: Position) -> Option<Arc<Event>> {
+        let contents = self.read();
+        contents.events[..contents.index_after(up_to)].last().cloned()
     }
 
     /// The events after a position.

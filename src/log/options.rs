@@ -18,6 +18,8 @@ pub enum Numbering {
     Own,
     /// A bus, which keeps the order.
     Bus,
+    /// The log itself, of what comes from the shards of a bus: order is within each of them.
+    Shards,
 }
 
 /// How a log keeps events.

@@ -43,6 +43,8 @@ pub enum ResumeStatus {
     /// The cursor is of the log of the bus, further than this node has come: another node was faster, or nobody
     /// was ever there.
     Ahead,
+    /// The log cannot be read now.
+    Unavailable,
 }
 
 /// Where a client that comes back begins to read.
@@ -61,8 +63,10 @@ impl Shared {
         let reset = Resume { status: ResumeStatus::Reset, start: head };
         let eras = self.eras();
         let on_bus = eras.bus().is_some();
-        let place = self.place_of(cursor);
-        let position = match place.unwrap_or(Place::Elsewhere) {
+        let Ok(place) = self.place_of(cursor) else {
+            return Resume { status: ResumeStatus::Unavailable, start: head };
+        };
+        let position = match place {
             Place::Current(position) => position,
             // What was on the bus before this node came.
             Place::BeforeCurrent(begin) => {
@@ -73,7 +77,7 @@ impl Shared {
             }
             Place::Past(_) | Place::Elsewhere => return reset,
         };
-        if position > head && on_bus {
+        if on_bus && (position > head || self.is_beyond(cursor)) {
             return Resume { status: ResumeStatus::Ahead, start: position };
         }
         if position > head {

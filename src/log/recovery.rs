@@ -1,7 +1,7 @@
 //! Starting: what the directory holds, what is missing, and where numbering goes on.
 
 use super::directory::{self, Directory};
-use super::eras::Eras;
+use super::eras::{Eras, Next};
 use super::error::OpenError;
 use super::folds;
 use super::generation::{self, Generation};
@@ -80,7 +80,7 @@ pub(super) fn recover(
         damaged: 0,
         quarantined: 0,
         after_damage: false,
-        gaps: eras.gaps().to_vec(),
+        gaps: eras.gaps().iter().map(|gap| gap.hole).collect(),
         keyring: options.keyring.clone(),
     };
     // Folds are always older than journals: a journal is removed once it is packed.
@@ -142,7 +142,7 @@ pub(super) fn recover(
     if comes_from_bus {
         // A cursor that is given before the first event must be of this era: one of the bus that is left would be
         // answered `reset`, one that was passed over `expired`. So the era has a first position without an event.
-        found.head = eras.begin(None, found.next, found.head, found.head);
+        found.head = eras.begin(Next::Own(found.next), found.head, found.head);
         found.next = found.next.next();
     }
     found.eras = eras;

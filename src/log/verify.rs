@@ -9,13 +9,15 @@ use super::packed::PackedFold;
 use super::view::Source;
 use super::walk::{Walk, Wanted};
 use super::{
-    Access, KeyUse, LogOptions, LogStats, OpenError, ReadError, Shared, block, compaction, keys, terms,
+    Access, Cursors, KeyUse, LogOptions, LogStats, OpenError, ReadError, Shared, block, compaction, keys,
+    terms,
 };
 use crate::cipher::Keyring;
 use crate::event::{Cursor, Epoch, Event, Filter, Position};
 use std::fmt;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What reading the whole of a log found.
@@ -215,15 +217,15 @@ pub(super) fn export(
     let mut options = LogOptions { keyring: keyring.clone(), ..LogOptions::new(dir) };
     // Each event's own expiry holds; the configuration is not known here.
     options.ttl = Duration::from_millis(u64::MAX / 4);
-    let shared = Shared::open(options, Access::ReadOnly).map_err(ExportError::Open)?;
-    let eras = shared.eras();
+    let shared = Arc::new(Shared::open(options, Access::ReadOnly).map_err(ExportError::Open)?);
+    let cursors = Cursors { eras: shared.eras(), shared: shared.clone() };
     let filter = Filter::default();
     let end = shared.view().sources.last().map_or(Position::ZERO, Source::last);
     let mut walk = Walk::new(&shared, Wanted::new(None, &filter));
     let (mut at, mut count) = (Position::ZERO, 0);
     while let Some(step) = walk.forward(at, end).map_err(ExportError::Read)? {
         for event in &step.events {
-            each(eras.cursor(event.position, shared.meta.epoch), event).map_err(ExportError::Write)?;
+            each(cursors.of_event(event), event).map_err(ExportError::Write)?;
             count += 1;
         }
         at = step.reached;

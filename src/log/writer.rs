@@ -1,14 +1,14 @@
 //! The one way into the log: append to the active journal, then show; sync from another thread.
 
 use super::directory;
-use super::eras::Eras;
+use super::eras::{Eras, Gap, Next};
 use super::error::AppendError;
 use super::journal::{Header, Journal};
 use super::memtable::Memtable;
 use super::starts::RESTART_GAP;
 use super::view::{Hole, Source};
 use super::{Shared, lock, reserve};
-use crate::event::{Epoch, Event, Position};
+use crate::event::{Epoch, Event, Marks, Position};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -74,6 +74,12 @@ impl Shared {
             let mut ids = lock(&self.ids);
             for event in group.iter().filter(|event| event.id_given) {
                 ids.remember(&event.id, event.position);
+            }
+        }
+        if last.marks().is_some() {
+            let mut trail = lock(&self.trail);
+            for event in group {
+                event.marks().into_iter().for_each(|marks| trail.push(event.position, marks));
             }
         }
         self.head.store(last.position.0, Ordering::Release);
@@ -156,46 +162,55 @@ impl Shared {
     }
 
     /// See [`super::Log::begin_era`].
-    pub(super) fn begin_era(&self, epoch: Epoch, after: Position, lost: bool) -> io::Result<Position> {
+    pub(super) fn begin_era(&self, shards: &[(Epoch, Position)], lost: bool) -> io::Result<Position> {
         // No append may come between the note and the head.
         let mut writer = lock(&self.writer);
         let mut eras = Eras::clone(&self.eras());
         // What the last start passed over is not used either.
         let head = self.next_position().previous();
         // A stretch without events, in which those that are missing stood.
-        let gap = Hole { after: head, up_to: if lost { head.next() } else { head } };
-        let begin = eras.begin(Some(epoch), after, gap.up_to, self.head());
+        let hole = Hole { after: head, up_to: if lost { head.next() } else { head } };
+        let begin = eras.begin(Next::Bus(shards), hole.up_to, self.head());
+        let marks = eras.current_stretch().map(|stretch| stretch.begin.clone());
         if lost {
-            eras.add_gap(gap);
+            eras.add_gap(Gap { hole, marks: None });
         }
         self.reserve.with_room(|| eras.write(self.directory.path()))?;
         self.seal(&mut writer);
         if lost {
-            writer.last_stored = gap.up_to;
-            self.change_view(|view| view.holes.push(gap));
+            writer.last_stored = hole.up_to;
+            self.change_view(|view| view.holes.push(hole));
         }
+        lock(&self.trail).begin(begin, marks.as_ref());
         *self.eras.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(eras);
         self.head.store(begin.0, Ordering::Release);
         Ok(begin)
     }
 
     /// See [`super::Log::skip_to`].
-    pub(super) fn skip_to(&self, up_to: Position) -> io::Result<Position> {
+    pub(super) fn skip_to(&self, marks: &[Position]) -> io::Result<Position> {
         let mut writer = lock(&self.writer);
         let mut eras = Eras::clone(&self.eras());
-        let gap = Hole { after: writer.last_stored, up_to: eras.at_bus(up_to) };
-        if gap.up_to <= self.head() {
+        let (up_to, marks) = match marks {
+            [one] => (eras.at_bus(*one), None),
+            several => (self.next_position(), Marks::new(several)),
+        };
+        if up_to <= self.head() {
             return Ok(self.head());
         }
-        eras.add_gap(gap);
+        let hole = Hole { after: writer.last_stored, up_to };
+        eras.add_gap(Gap { hole, marks: marks.clone() });
         self.reserve.with_room(|| eras.write(self.directory.path()))?;
         // The header of the next journal says that something is missing before it, as after a loss.
         self.seal(&mut writer);
-        writer.last_stored = gap.up_to;
-        self.change_view(|view| view.holes.push(gap));
+        writer.last_stored = hole.up_to;
+        self.change_view(|view| view.holes.push(hole));
+        if let Some(marks) = &marks {
+            lock(&self.trail).push(up_to, marks);
+        }
         *self.eras.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(eras);
-        self.head.store(gap.up_to.0, Ordering::Release);
-        Ok(gap.up_to)
+        self.head.store(up_to.0, Ordering::Release);
+        Ok(up_to)
     }
 
     /// Seals the active journal, if there is one, so that it is packed.

@@ -2,7 +2,7 @@
 
 use crate::bus::remote::Landing;
 use crate::control::{Control, Controlled};
-use crate::event::{Channel, Epoch, Event, Expiry, Position, Ttl};
+use crate::event::{Channel, Epoch, Event, Expiry, Origin, Position, Sender, Ttl};
 use crate::hub::Hub;
 use crate::log::Log;
 use crate::publish::unix_ms;
@@ -24,12 +24,16 @@ impl Shore {
 }
 
 impl Landing for Shore {
-    fn on_bus(&self) -> Option<(Epoch, Position)> {
+    fn on_bus(&self) -> Option<Vec<(Epoch, Position)>> {
         self.log.on_bus()
     }
 
-    fn came_to(&self, epoch: Epoch) -> Option<Position> {
-        self.log.came_to(epoch)
+    fn came_to(&self, epochs: &[Epoch]) -> Option<Vec<Position>> {
+        self.log.came_to(epochs)
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.log.epoch()
     }
 
     fn head(&self) -> Position {
@@ -44,20 +48,20 @@ impl Landing for Shore {
         self.log.expiry(channel, Ttl::Default, unix_ms())
     }
 
-    fn begin_era(&self, epoch: Epoch, after: Position, lost: bool) -> io::Result<Position> {
-        let head = self.log.begin_era(epoch, after, lost)?;
+    fn begin_era(&self, shards: &[(Epoch, Position)], lost: bool) -> io::Result<Position> {
+        let head = self.log.begin_era(shards, lost)?;
         self.hub.advance(head, lost);
         Ok(head)
     }
 
-    fn skip_to(&self, up_to: Position) -> io::Result<Position> {
-        let head = self.log.skip_to(up_to)?;
+    fn skip_to(&self, marks: &[Position]) -> io::Result<Position> {
+        let head = self.log.skip_to(marks)?;
         self.hub.advance(head, true);
         Ok(head)
     }
 
     fn note_gap(&self) -> io::Result<Position> {
-        self.skip_to(self.log.head().next())
+        self.skip_to(&[self.log.head().next()])
     }
 
     fn control(&self, event: &Event) -> bool {
@@ -74,7 +78,15 @@ impl Landing for Shore {
         self.controlled.note_missed();
     }
 
-    fn note_early_return(&self, number: u64, place: Position) {
-        self.hub.early().note_return(number, place);
+    fn begin_run(&self, origin: Origin, shards: usize) {
+        self.hub.begin_run(origin, shards);
+    }
+
+    fn note_in_log(&self, sender: Sender, shard: usize) {
+        self.hub.note_in_log(sender, shard);
+    }
+
+    fn note_read(&self, marks: &[Position]) {
+        self.log.note_read(marks);
     }
 }

@@ -41,6 +41,8 @@ pub(super) struct Writer {
 struct Group {
     events: Vec<Arc<Event>>,
     slots: Vec<(Slot, Outcome)>,
+    /// From a bus, but the log has them already under their ids.
+    dropped: Vec<(Arc<Event>, Position)>,
     /// Shown after the events: they were sent later.
     early: Vec<(u64, Arc<Event>)>,
     probes: Vec<oneshot::Sender<()>>,
@@ -66,7 +68,12 @@ impl Writer {
             let (mut event, slot, accepted) = match arriving {
                 Arriving::Event { event, slot, accepted } => (event, slot, accepted),
                 Arriving::Early { event, number } => {
-                    group.early.push((number, event));
+                    // It was published elsewhere before, and came from there: it has its place already.
+                    let known = event.id_given
+                        && (given.contains_key(&event.id) || self.log.known_id(&event.id).is_some());
+                    if !known {
+                        group.early.push((number, event));
+                    }
                     continue;
                 }
                 Arriving::Probe(returned) => {
@@ -87,6 +94,9 @@ impl Writer {
                 // It is answered after the sync that follows, which covers the original as well.
                 Some(position) => {
                     self.metrics.duplicates.inc();
+                    if event.sender().is_some() {
+                        group.dropped.push((Arc::new(event), position));
+                    }
                     Outcome::Duplicate(position)
                 }
                 None => {
@@ -141,6 +151,9 @@ impl Writer {
             self.report(&self.log.try_out());
         }
         self.settler.add(group.slots, appended);
+        for (event, position) in group.dropped {
+            let _ = self.to_fan_out.blocking_send(Showing::Dropped { event, position });
+        }
         for (number, event) in group.early {
             let shown = Arc::new(Shown::early(event));
             let _ = self.to_fan_out.blocking_send(Showing::Early { number, shown });

@@ -124,13 +124,7 @@ impl App {
         })?;
         let (control, done) = match (asked.connection, asked.user, asked.jti) {
             (Some(connection), None, None) => self.close(Whom::Connection(name("connection", &connection)?)),
-            (None, Some(user), None) => {
-                // First, so that nobody comes back by what the app said before.
-                if let Some(authority) = &settings.authority {
-                    authority.forget_sessions(&user);
-                }
-                self.close(Whom::User(name("user", &user)?))
-            }
+            (None, Some(user), None) => self.close(Whom::User(name("user", &user)?)),
             (None, None, Some(id)) => self.revoke(&id, asked.exp).await?,
             _ => {
                 return Err(ApiError::parameter(

@@ -2,8 +2,10 @@
 
 use super::node::Settings;
 use super::rate::Rate;
+use crate::config::WhenOver;
 use crate::event::{Channel, Draft};
 use crate::intake::EntryError;
+use crate::publish::PacedDraft;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -16,15 +18,20 @@ const MAX_CHANNELS: usize = 10_000;
 pub(super) struct ChannelRates(Mutex<HashMap<Channel, Rate, foldhash::fast::RandomState>>);
 
 impl ChannelRates {
-    /// Refuses a draft that comes too soon.
-    pub(super) fn check(&self, settings: &Settings, draft: &Draft) -> Result<(), EntryError> {
+    /// Refuses a draft that comes too soon, or says how its channel is paced.
+    pub(super) fn pace(&self, settings: &Settings, draft: Draft) -> Result<PacedDraft, EntryError> {
+        let free = |draft| Ok(PacedDraft { draft, interval: None });
         if !settings.rules.iter().any(|rule| rule.rate.is_some()) {
-            return Ok(());
+            return free(draft);
         }
         let rule = settings.rules.iter().find(|rule| rule.pattern.matches(&draft.channel));
-        let Some(rate) = rule.and_then(|rule| rule.rate) else { return Ok(()) };
-        if self.take(&draft.channel, rate.0.get(), Instant::now()) {
-            return Ok(());
+        let Some((rule, rate)) = rule.and_then(|rule| Some((rule, rule.rate?))) else { return free(draft) };
+        match rule.when_over {
+            WhenOver::Latest => return Ok(PacedDraft { draft, interval: Some(rate.interval()) }),
+            WhenOver::Refuse if self.take(&draft.channel, rate.0.get(), Instant::now()) => {
+                return free(draft);
+            }
+            WhenOver::Refuse => {}
         }
         Err(EntryError {
             status: 429,

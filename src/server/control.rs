@@ -4,7 +4,7 @@ use super::close::CloseReason;
 use super::node::Node;
 use super::registry::{Registry, Whom};
 use crate::audit::{Action, Audit, Entry};
-use crate::auth::{Revocation, Revocations, RevokeError, jitter};
+use crate::auth::{Authority, Revocation, Revocations, RevokeError, jitter};
 use crate::bus::Outcome;
 use crate::control::{self, Control, Controlled, DISCONNECTS_AT_ONCE, Disconnect, REVOCATIONS_AT_ONCE};
 use crate::event::UnixMs;
@@ -32,6 +32,8 @@ pub struct Controls {
     revocations: Arc<Revocations>,
     audit: Arc<Audit>,
     metrics: Arc<Metrics>,
+    /// Who says whom the app lets in; another one after a reload.
+    authority: Mutex<Option<Arc<Authority>>>,
     exchange: Mutex<Exchange>,
     due: Notify,
 }
@@ -77,9 +79,15 @@ impl Controls {
             revocations,
             audit,
             metrics,
+            authority: Mutex::default(),
             exchange: Mutex::default(),
             due: Notify::new(),
         })
+    }
+
+    /// Clients are let in by this authority from now on.
+    pub(super) fn set_authority(&self, authority: Option<Arc<Authority>>) {
+        *lock(&self.authority) = authority;
     }
 
     /// Closes connections for the app: what other nodes are to be told, and how many those were here.
@@ -109,6 +117,10 @@ impl Controls {
         match whom {
             control::Whom::Connection(id) => usize::from(self.registry.disconnect(id.as_str())),
             control::Whom::User(user) => {
+                // First, so that nobody comes back by what the app said before.
+                if let Some(authority) = &*lock(&self.authority) {
+                    authority.forget_sessions(user.as_str());
+                }
                 self.registry.disconnect_all(Whom::User(user.as_str()), CloseReason::Disconnected, opened_by)
             }
         }
@@ -200,8 +212,12 @@ impl Controls {
     }
 
     fn exchange(&self) -> MutexGuard<'_, Exchange> {
-        self.exchange.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.exchange)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Controlled for Controls {

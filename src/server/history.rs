@@ -36,9 +36,15 @@ pub(super) async fn events(
         access.require(Right::History, &patterns)
     };
     allowed.map_err(|denied| node.denied(access, &denied))?;
-    let position = |name| -> Result<Option<Position>, ApiError> {
+    let (after, before) = (parameters.cursor("after")?, parameters.cursor("before")?);
+    let position = async |name| -> Result<Option<Position>, ApiError> {
         let Some(cursor) = parameters.cursor(name)? else { return Ok(None) };
-        node.source.known_position(&cursor).map(Some).ok_or_else(|| {
+        let source = node.source.clone();
+        let known = blocking(move || match name {
+            "before" => source.known_end(&cursor),
+            _ => source.known_position(&cursor),
+        });
+        known.await?.map(Some).ok_or_else(|| {
             ApiError::new(
                 StatusCode::GONE,
                 "reset",
@@ -56,14 +62,15 @@ pub(super) async fn events(
         filter: parameters.filter()?,
         since: parameters.time("since")?,
         until: parameters.time("until")?,
-        after: position("after")?.unwrap_or(Position::ZERO),
-        before: position("before")?,
+        after: position("after").await?.unwrap_or(Position::ZERO),
+        before: position("before").await?,
         limit: parameters.number("limit", MAX_LIMIT)?.unwrap_or(100) as usize,
         offset: parameters.number("offset", MAX_OFFSET)?.unwrap_or(0) as usize,
         order,
     };
     let log = node.source.log.clone();
-    let page = blocking(move || log.query(&query)).await?;
+    let mut page = blocking(move || log.query(&query)).await?;
+    node.source.keep_between(&mut page.events, after.as_ref(), before.as_ref());
     let events = node.source.shown(page.events);
     let cursor = node.source.cursor(page.reached).encode();
     Ok(list(format, &events, cursor.as_str(), ListEnd::More(page.more)))

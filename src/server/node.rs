@@ -136,6 +136,7 @@ impl Node {
         settings: Settings,
         config: serde_json::Value,
     ) -> Arc<Self> {
+        controls.set_authority(settings.authority.clone());
         Arc::new(Self {
             source,
             publisher,
@@ -165,6 +166,7 @@ impl Node {
 
     /// Puts other settings in force; what is connected stays.
     pub fn reload(&self, settings: Settings, config: serde_json::Value) {
+        self.controls.set_authority(settings.authority.clone());
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
     }

@@ -12,7 +12,7 @@ use super::request_subscription::{Asked, Format};
 use super::stream::Stream;
 use crate::audit::Action;
 use crate::codec::{Framing, Resume, Shown};
-use crate::event::{EventName, Pattern, Position};
+use crate::event::{Cursor, EventName, Pattern};
 use crate::metrics::Transport;
 use crate::publish::unix_ms;
 use crate::subscribe::{Opening, Subscription, open};
@@ -71,8 +71,8 @@ impl Kind {
     }
 
     /// A note to the client that is no event.
-    fn note(self, node: &Node, note: Note, at: Position) -> Bytes {
-        let cursor = node.source.cursor(at).encode();
+    fn note(self, note: Note, cursor: &Cursor) -> Bytes {
+        let cursor = cursor.encode();
         let text = match (self, note) {
             (Self::Sse | Self::SseRaw, Note::Begin) => format!(": sidewire\nid: {cursor}\n\n"),
             (Self::Sse | Self::SseRaw, Note::Heartbeat) => format!(":\nid: {cursor}\n\n"),
@@ -141,7 +141,6 @@ struct Client {
     /// Sent before anything else.
     first: Vec<Arc<Shown>>,
     bye: Option<CloseReason>,
-    told: Position,
     /// When its token ends.
     until: Option<Pin<Box<Sleep>>>,
     admission: Admission,
@@ -158,10 +157,11 @@ impl Client {
         stream: Stream,
     ) -> Self {
         let mut begin = head(kind, &origin, node.settings().credentials);
-        begin.extend_from_slice(&kind.note(&node, Note::Begin, opening.start));
+        let cursor = opening.cursor(&node.source);
+        begin.extend_from_slice(&kind.note(Note::Begin, &cursor));
         node.metrics.resumed(opening.resume.as_str());
         if !matches!(opening.resume, Resume::None | Resume::Ok) {
-            begin.extend_from_slice(&kind.note(&node, Note::Resume(opening.resume), opening.start));
+            begin.extend_from_slice(&kind.note(Note::Resume(opening.resume), &cursor));
         }
         let registration = node.register(guest.access.identity());
         let (user, ip) = (guest.access.user(), guest.admission.ip());
@@ -175,7 +175,7 @@ impl Client {
         for pattern in &asked.patterns {
             subscription.join(pattern, asked.filter.clone());
         }
-        subscription.start(opening.start, opening.told_lost);
+        subscription.begin(&opening);
         if !asked.close_on.is_empty() {
             subscription.one_by_one();
         }
@@ -191,7 +191,6 @@ impl Client {
             close_on: asked.close_on,
             first: opening.first,
             bye: None,
-            told: opening.start,
             until,
             admission: guest.admission,
         }
@@ -225,8 +224,7 @@ impl Client {
                 heartbeat.as_mut().reset(Instant::now() + self.node.settings().sse_heartbeat);
                 if self.outlet.is_flushed() {
                     let at = self.subscription.settle();
-                    self.outlet.send(self.kind.note(&self.node, Note::Heartbeat, at));
-                    self.told = at;
+                    self.outlet.send(self.kind.note(Note::Heartbeat, &self.subscription.cursor_at(at)));
                 }
             }
             let Poll::Ready(halt) = self.poll_write(context) else {
@@ -236,8 +234,8 @@ impl Client {
             };
             match halt {
                 Halt::Lost => {
-                    let at = self.subscription.position();
-                    self.outlet.send(self.kind.note(&self.node, Note::Resume(Resume::Expired), at));
+                    let cursor = self.subscription.cursor_at(self.subscription.position());
+                    self.outlet.send(self.kind.note(Note::Resume(Resume::Expired), &cursor));
                 }
                 Halt::Done => self.bye = Some(CloseReason::Done),
                 Halt::Failed => self.bye = Some(CloseReason::LogUnavailable),
@@ -253,7 +251,8 @@ impl Client {
         if let Some(reason) = self.bye {
             // Said once; then the connection ends.
             self.node.metrics.closed(reason.code());
-            self.outlet.send(self.kind.note(&self.node, Note::Bye(reason), self.told));
+            let cursor = self.subscription.cursor_at(self.subscription.position());
+            self.outlet.send(self.kind.note(Note::Bye(reason), &cursor));
             let _ = self.outlet.poll_flush(context);
             return Poll::Ready(Halt::Broken);
         }

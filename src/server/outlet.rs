@@ -308,7 +308,7 @@ impl Outlet {
         Ok(())
     }
 
-    /// Events without a place in the log: what the socket did not take is asked for again by number.
+    /// Events that have no place in the log yet: what the socket did not take is asked for again by number.
     fn deliver_early(
         &mut self,
         events: Vec<(u64, Arc<Shown>)>,

@@ -45,15 +45,15 @@ pub(super) async fn poll(
     if opening.resume == Resume::Unavailable {
         return Err(ApiError::unavailable("unavailable", "the log cannot be read now: try again"));
     }
-    let mut page = Page { events: opening.first, bytes: 0, resume: opening.resume, limit };
-    // Asking for more than a page of newest events is served by `GET /v1/events`.
-    page.events.truncate(limit);
     let mut subscription = Subscription::new(node.source.clone(), None);
     for pattern in &asked.patterns {
         subscription.join(pattern, asked.filter.clone());
     }
-    subscription.start(opening.start, opening.told_lost);
+    subscription.begin(&opening);
     let mut at = opening.start;
+    let mut page = Page { events: opening.first, bytes: 0, resume: opening.resume, limit };
+    // Asking for more than a page of newest events is served by `GET /v1/events`.
+    page.events.truncate(limit);
     // What is published after the token has ended is for the next poll, with another one.
     let deadline =
         tokio::time::Instant::now() + access.lasts(unix_ms()).map_or(timeout, |left| left.min(timeout));
@@ -92,7 +92,7 @@ pub(super) async fn poll(
     }
     let counters = node.metrics.transport(Transport::Poll);
     counters.delivered_events.inc_by(page.events.len() as u64);
-    let cursor = node.source.cursor(at).encode();
+    let cursor = subscription.cursor_at(at).encode();
     let response = list(asked.format, &page.events, cursor.as_str(), ListEnd::Resume(page.resume));
     counters.delivered_bytes.inc_by(hyper::body::Body::size_hint(response.body()).lower());
     Ok(response)
@@ -117,10 +117,14 @@ struct Page {
 }
 
 impl Page {
-    /// Events that the bus has not ordered yet. They may come again when it has, under the same ids: the cursor
-    /// that the client keeps is from before them.
-    fn add_early(&mut self, events: Vec<(u64, Arc<Shown>)>) {
-        for (_, shown) in events {
+    /// Events that the bus has not ordered yet; those for which there is no room are left to the next page.
+    fn add_early(&mut self, events: Vec<(u64, Arc<Shown>)>, subscription: &mut Subscription) {
+        let mut taken = None;
+        for (number, shown) in events {
+            if self.events.len() >= self.limit || self.bytes >= MAX_BYTES {
+                return subscription.rewind_early(taken.unwrap_or(number - 1));
+            }
+            taken = Some(number);
             self.bytes += shown.frame(Framing::JsonBody).len();
             self.events.push(shown);
         }
@@ -143,7 +147,8 @@ impl Page {
             }
             Next::Events(events) | Next::Replayed(events) => events,
             Next::Early(events) => {
-                self.add_early(events);
+                self.add_early(events, subscription);
+                *at = (*at).max(subscription.position());
                 return Ok(self.events.len() < self.limit && self.bytes < MAX_BYTES);
             }
             Next::Lost => {

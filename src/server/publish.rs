@@ -6,7 +6,7 @@ use super::request::{Parameters, read_body};
 use crate::bus::{Outcome, Refused};
 use crate::event::{CursorText, Draft};
 use crate::intake::{self, EntryError};
-use crate::publish::{Ack, Published};
+use crate::publish::{Ack, PacedDraft, Published};
 use crate::redact::Opaque;
 use bytes::Bytes;
 use http_body_util::Full;
@@ -57,8 +57,8 @@ pub(super) async fn answer(
     let mut drafts = Vec::with_capacity(intake.entries.len());
     for (index, entry) in intake.entries.into_iter().enumerate() {
         match entry {
-            Ok(draft) => match check(node, settings, &draft) {
-                Ok(()) => drafts.push(draft),
+            Ok(draft) => match admit(node, settings, draft) {
+                Ok(paced) => drafts.push(paced),
                 Err(error) => errors.push((index, error)),
             },
             Err(error) => errors.push((index, error)),
@@ -90,7 +90,7 @@ pub(super) async fn answer(
                 }
                 node.metrics.error(error_code(published.outcome, ack).1);
                 let mut response = json(status, body);
-                if status == StatusCode::SERVICE_UNAVAILABLE {
+                if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
                     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
                 }
                 Ok(response)
@@ -128,9 +128,9 @@ pub(super) async fn answer(
     Ok(json(StatusCode::OK, body))
 }
 
-/// Whether the rules of its channel let a draft through.
-pub(super) fn check(node: &Node, settings: &Settings, draft: &Draft) -> Result<(), EntryError> {
-    node.publisher.check(draft).map_err(|Opaque| EntryError {
+/// Lets a draft through if the rules of its channel do, at their pace.
+pub(super) fn admit(node: &Node, settings: &Settings, draft: Draft) -> Result<PacedDraft, EntryError> {
+    node.publisher.check(&draft).map_err(|Opaque| EntryError {
         status: 400,
         code: "opaque_data",
         message:
@@ -139,7 +139,7 @@ pub(super) fn check(node: &Node, settings: &Settings, draft: &Draft) -> Result<(
                 .into(),
         field: Some("data"),
     })?;
-    node.rates.check(settings, draft)
+    node.rates.pace(settings, draft)
 }
 
 /// A result that is no error.
@@ -159,7 +159,9 @@ fn entry(node: &Node, published: &Published, ack: Ack) -> (StatusCode, String) {
         Outcome::Confirmed => (StatusCode::OK, "published", None),
         Outcome::Duplicate(position) => (StatusCode::OK, "duplicate", Some(position)),
         Outcome::Queued => (StatusCode::ACCEPTED, "queued", None),
-        Outcome::QueueFull
+        Outcome::Conflated => (StatusCode::OK, "conflated", None),
+        Outcome::Crowded
+        | Outcome::QueueFull
         | Outcome::TooLarge
         | Outcome::NoRoom
         | Outcome::Unavailable
@@ -177,6 +179,11 @@ fn entry(node: &Node, published: &Published, ack: Ack) -> (StatusCode, String) {
 /// The status, the code and the words for an event that was not published.
 pub(super) fn error_code(outcome: Outcome, ack: Ack) -> (StatusCode, &'static str, &'static str) {
     match outcome {
+        Outcome::Crowded => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "rate_limited",
+            "too many channels hold back what comes too fast for their `rate`: publish less to them",
+        ),
         Outcome::QueueFull => (
             StatusCode::SERVICE_UNAVAILABLE,
             "queue_full",

@@ -30,6 +30,7 @@ pub fn redis_options(bus: &BusConfig) -> Option<RedisOptions> {
         }),
         namespace: bus.namespace.as_str().to_owned(),
         retention: bus.retention,
+        shard: None,
     })
 }
 

@@ -26,6 +26,7 @@ const FROM_BUS: Duration = Duration::from_millis(50);
 pub(super) fn numbering(config: &Config) -> Numbering {
     match config.bus.mode() {
         None | Some(BusMode::PubSub | BusMode::Core) => Numbering::Own,
+        Some(BusMode::Stream) if config.bus.shards > 1 => Numbering::Shards,
         Some(BusMode::Stream | BusMode::JetStream) => Numbering::Bus,
     }
 }
@@ -77,11 +78,14 @@ pub(super) async fn start(
     Ok(match (redis_options(bus), nats_options(bus), mode) {
         (Some(options), _, BusMode::PubSub) => {
             let patterns: Vec<_> = bus.channels.iter().map(|channel| channel.as_str().to_owned()).collect();
-            parts.on(RedisPubSub::new(options, &patterns))
+            parts.on(vec![RedisPubSub::new(options, &patterns)])
         }
-        (Some(options), ..) => parts.on(RedisStream::new(options)),
-        (_, Some(options), BusMode::Core) => parts.on(Core::new(options, &nats_patterns(bus))),
-        (_, Some(options), _) => parts.on(JetStream::new(options, nats_kept(bus))),
+        (Some(options), ..) => {
+            let shards = options.shards(bus.shards as usize);
+            parts.on(shards.into_iter().map(RedisStream::new).collect())
+        }
+        (_, Some(options), BusMode::Core) => parts.on(vec![Core::new(options, &nats_patterns(bus))]),
+        (_, Some(options), _) => parts.on(vec![JetStream::new(options, nats_kept(bus))]),
         // A URL with a mode is one of these.
         (None, None, _) => Arc::new(Memory::new(inflow)),
     })
@@ -102,7 +106,7 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    fn on(self, backend: impl Backend) -> Arc<dyn Bus> {
+    fn on(self, shards: Vec<impl Backend>) -> Arc<dyn Bus> {
         let bus = &self.config.bus;
         let patterns = bus.channels.iter().filter_map(|channel| match channel {
             BusChannel::Pattern(pattern) => Some(pattern.clone()),
@@ -113,11 +117,12 @@ impl Parts<'_> {
             send_timeout: bus.publish_timeout,
             probe_interval: bus.probe_interval,
             // A bus without order is asked for these channels only, in its own terms.
-            interest: (backend.is_ordered() && !bus.channels.is_empty()).then(|| Interest::new(patterns)),
+            interest: (shards.iter().all(Backend::is_ordered) && !bus.channels.is_empty())
+                .then(|| Interest::new(patterns)),
             dir: self.config.log.dir.clone(),
         };
         Remote::start(
-            backend,
+            shards,
             options,
             self.inflow,
             self.outbox,

@@ -1,6 +1,6 @@
 //! Where a subscription begins, and what its client is told of the time it was away.
 
-use super::Source;
+use super::{Had, Source};
 use crate::codec::{Resume, Shown};
 use crate::event::{Cursor, Filter, Interest, POSITIONS_PER_MS, Position, UnixMs};
 use crate::log::ResumeStatus;
@@ -48,12 +48,40 @@ pub struct Opening {
     pub told_lost: Position,
     /// The newest events of the channels, to be sent first.
     pub first: Vec<Arc<Shown>>,
+    /// What the client has got besides everything up to the start.
+    pub had: Option<Had>,
+    /// It goes on from somewhere: also what this node has shown early before it came, while the bus is away, is
+    /// for it.
+    pub goes_on: bool,
+}
+
+impl Opening {
+    /// At a position, with nothing to tell.
+    pub(super) fn at(start: Position) -> Self {
+        Self {
+            resume: Resume::None,
+            start,
+            told_lost: Position::ZERO,
+            first: Vec::new(),
+            had: None,
+            goes_on: false,
+        }
+    }
+
+    /// What its client is told that it has.
+    pub fn cursor(&self, source: &Source) -> Cursor {
+        let mut cursor = source.cursor(self.start);
+        if let Some(had) = &self.had {
+            had.add_to(&mut cursor);
+        }
+        cursor
+    }
 }
 
 /// Decides where a subscription begins.
 pub async fn open(source: &Arc<Source>, request: &Request) -> Opening {
     let head = source.hub.head();
-    let now = Opening { resume: Resume::None, start: head, told_lost: Position::ZERO, first: Vec::new() };
+    let now = Opening::at(head);
     if request.cursor.is_none() && request.history == 0 && !request.last {
         return now;
     }
@@ -72,8 +100,8 @@ pub async fn open(source: &Arc<Source>, request: &Request) -> Opening {
 /// Waits for this node to come as far as a client was on another one: as a rule, the blink of an eye.
 async fn wait_for(source: &Source, cursor: &Cursor) {
     let deadline = tokio::time::Instant::now() + PATIENCE;
-    while source.log.on_bus().is_some()
-        && source.log.position_of(cursor).is_some_and(|position| position > source.hub.head())
+    while source.log.is_on_bus()
+        && source.log.is_ahead(cursor, source.hub.head())
         && tokio::time::Instant::now() < deadline
     {
         tokio::time::sleep(PAUSE).await;
@@ -92,10 +120,10 @@ fn approximate(source: &Source, cursor: &Cursor, head: Position) -> Option<Posit
     Some(Position(begin * POSITIONS_PER_MS).min(head))
 }
 
-fn decide(source: &Source, request: &Request, head: Position) -> Opening {
-    let mut opening =
-        Opening { resume: Resume::None, start: head, told_lost: Position::ZERO, first: Vec::new() };
+pub(super) fn decide(source: &Source, request: &Request, head: Position) -> Opening {
+    let mut opening = Opening { goes_on: true, ..Opening::at(head) };
     if let Some(cursor) = &request.cursor {
+        opening.had = Had::of(cursor);
         let resume = source.log.resume(&request.interest, cursor);
         opening.resume = match resume.status {
             ResumeStatus::Ok => Resume::Ok,
@@ -107,8 +135,11 @@ fn decide(source: &Source, request: &Request, head: Position) -> Opening {
             // With everything read that is on the bus there is no such position; otherwise it is to come.
             ResumeStatus::Ahead if source.order.is_current.load(Ordering::Relaxed) => Resume::Reset,
             ResumeStatus::Ahead => Resume::Ok,
+            ResumeStatus::Unavailable => Resume::Unavailable,
         };
-        if opening.resume != Resume::Reset {
+        if opening.resume == Resume::Reset {
+            opening.had = opening.had.and_then(Had::without_marks);
+        } else {
             opening.start = resume.start;
             if opening.resume == Resume::Expired {
                 opening.told_lost = head;

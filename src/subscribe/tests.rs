@@ -1,11 +1,14 @@
 //! What a client is handed, against what it should get, while rings overflow and sockets take only a part.
 
 use super::*;
-use crate::event::{Channel, Data, Event, EventId, EventName, Expiry, Json, Tags};
+use crate::event::{Channel, Data, Event, EventId, EventName, Expiry, Json, Origin, Sender, Tags, Way};
 use crate::hub::RingLimits;
 use crate::log::LogOptions;
 use std::future::poll_fn;
 use std::time::{Duration, Instant};
+
+/// The run of the node of a bench.
+const OWN: Origin = Origin(77);
 
 struct Bench {
     source: Arc<Source>,
@@ -22,6 +25,7 @@ impl Bench {
         let limits = RingLimits { feed_bytes, total_bytes: 4 * feed_bytes, age: Duration::from_secs(60) };
         let hub = Hub::new(log.head(), limits);
         let next = log.next_position();
+        hub.begin_run(OWN, 1);
         Self {
             source: Arc::new(Source { hub, log, order: Order::default() }),
             next,
@@ -85,7 +89,8 @@ impl Bench {
         let mut event = event.clone();
         event.position = self.next;
         self.next = self.next.next();
-        self.source.hub.early().note_return(number, event.position);
+        let sender = Some(Sender { origin: OWN, number });
+        event.way = Some(Box::new(Way { sender, marks: None }));
         let group = vec![Arc::new(event)];
         self.source.log.append(&group).unwrap();
         let shown = self.source.shown(group);
@@ -190,7 +195,7 @@ async fn who_joins_late_reads_the_log_up_to_where_its_ring_begins() {
         bench.publish(&["a.x", "b.x"]);
     }
     let mut subscription = bench.subscription(&["a.x"]);
-    subscription.start(Position(20), Position::ZERO);
+    subscription.begin(&Opening { goes_on: true, ..Opening::at(Position(20)) });
     bench.publish(&["a.x"]);
     let mut found = Vec::new();
     drain(&mut subscription, &mut found).await;
@@ -363,3 +368,6 @@ async fn what_was_shown_early_does_not_come_again() {
         }
     }
 }
+
+mod hopping;
+mod sharded;

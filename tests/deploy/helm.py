@@ -25,6 +25,7 @@ EXAMPLE = ROOT / "helm/examples/php-app"
 KUBERNETES = "1.37"
 
 ANONYMOUS = {"config": {"client": {"allow_anonymous": True}}}
+TLS_CHECK = {"serverName": "sidewire.internal", "ca": {"secret": {"name": "tls", "key": "ca.crt"}}}
 MONITORED = {"metrics": {"monitor": {"enabled": True}, "rules": {"enabled": True}, "dashboard": {"enabled": True}}}
 
 # What is rendered: a name, the values, and the kinds that must come out besides the ConfigMap.
@@ -119,6 +120,25 @@ CASES = [
         },
         {"StatefulSet"},
     ),
+    *[
+        (
+            f"{mode}, monitored over TLS with a token",
+            {
+                "mode": mode,
+                "gateway": {"replicas": 1},
+                "client": {"expose": True},
+                "secrets": [
+                    {"key": "admin.tls_cert_file", "secret": "tls", "entry": "tls.crt"},
+                    {"key": "admin.tls_key_file", "secret": "tls", "entry": "tls.key"},
+                    {"key": "admin.token_file", "secret": "scrape", "entry": "token"},
+                ],
+                "metrics": {"monitor": {"enabled": True, "tlsConfig": TLS_CHECK}},
+                **ANONYMOUS,
+            },
+            {kind},
+        )
+        for mode, kind in (("gateway", "ServiceMonitor"), ("daemonset", "PodMonitor"), ("sidecar", "PodMonitor"))
+    ],
     (
         "gateway with an encrypted log",
         {
@@ -150,6 +170,20 @@ REFUSED = [
         "an issuer without a key",
         {"mode": "gateway", "gateway": {"replicas": 1}, "config": {"auth": {"issuer": ["https://id.example.com"]}}},
         "allow_anonymous",
+    ),
+    (
+        "a scrape of a certificate that nobody checks",
+        {
+            "secrets": [{"key": "admin.tls_cert_file", "secret": "tls", "entry": "tls.crt"}],
+            "metrics": {"monitor": {"enabled": True}},
+        },
+        "metrics.monitor.tlsConfig",
+    ),
+    ("a scrape by TLS without any", {"metrics": {"monitor": {"enabled": True, "tlsConfig": TLS_CHECK}}}, "admin.tls_cert_file"),
+    (
+        "a token that Prometheus does not have",
+        {"config": {"admin": {"token_file": "/run/token"}}, "metrics": {"monitor": {"enabled": True}}},
+        "admin.token_file",
     ),
     ("an unknown mode", {"mode": "deployment"}, "mode"),
     ("clients that nobody identifies", {"mode": "gateway", "gateway": {"replicas": 1}}, "allow_anonymous"),
@@ -238,6 +272,33 @@ def check_configuration(name, sidewire, documents, values):
     sys.exit(f"{name}: no configuration among {[document['kind'] for document in documents]}")
 
 
+def check_monitors(name, documents, values):
+    """Prometheus comes as the admin listener wants it: by its scheme, with its token, to a port that is there."""
+    given = {entry["key"]: entry for entry in values.get("secrets", [])}
+    for document in documents:
+        if document["kind"] not in ("ServiceMonitor", "PodMonitor"):
+            continue
+        spec = document["spec"]
+        endpoint = (spec.get("endpoints") or spec["podMetricsEndpoints"])[0]
+        secure = "admin.tls_cert_file" in given
+        assert endpoint.get("scheme") == ("https" if secure else None), (name, endpoint)
+        assert endpoint.get("tlsConfig") == (TLS_CHECK if secure else None), (name, endpoint)
+        token = given.get("admin.token_file")
+        shown = {"type": "Bearer", "credentials": {"name": token["secret"], "key": token["entry"]}} if token else None
+        assert endpoint.get("authorization") == shown, (name, endpoint)
+        if document["kind"] == "ServiceMonitor":
+            wanted = spec["selector"]["matchLabels"].items()
+            services = [other for other in documents if other["kind"] == "Service" and wanted <= other["metadata"]["labels"].items()]
+            assert len(services) == 1, (name, [service["metadata"]["name"] for service in services])
+            ports = {port["name"] for port in services[0]["spec"]["ports"]}
+        elif containers := [container for pod in pods(documents) for container in pod["containers"] if container["name"] == "sidewire"]:
+            ports = {port["name"] for container in containers for port in container["ports"]}
+        else:
+            # The pods are the app's: the example has them.
+            continue
+        assert endpoint["port"] in ports, (name, endpoint)
+
+
 def pods(documents):
     for document in documents:
         if document["kind"] == "Pod":
@@ -282,6 +343,7 @@ def main(helm, kube_score, sidewire):
         check_schemas(name, documents)
         check_configuration(name, sidewire, documents, values)
         check_containers(name, documents)
+        check_monitors(name, documents, values)
         plain = "---\n".join(
             yaml.safe_dump(document) for document in documents if "monitoring" not in document["apiVersion"]
         )

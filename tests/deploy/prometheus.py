@@ -24,6 +24,7 @@ RULES = ROOT / "deploy/prometheus/sidewire.rules.yml"
 RULE_TESTS = ROOT / "deploy/prometheus/sidewire.rules.test.yml"
 DASHBOARD = ROOT / "deploy/grafana/sidewire.json"
 RUNBOOK = ROOT / "docs/runbook.md"
+KUBERNETES = ROOT / "docs/deploy/kubernetes.md"
 
 # What only a node with a bus elsewhere has; the rule tests hold these to made-up series.
 REMOTE = re.compile(r"sidewire_(outbox_\w+|bus_(connected|breaker_open|reconnects_total|lag_seconds|gaps_total|duplicates_dropped_total))")
@@ -62,6 +63,19 @@ def panel_expressions():
             text = target["expr"].replace("$__rate_interval", "1m")
             yield f"panel {panel['title']}", re.sub(r"\$(job|instance)", ".*", text)
     assert all(panel["type"] == "row" or panel["targets"] for panel in dashboard["panels"])
+
+
+def adapter_expression():
+    """What prometheus-adapter asks for the HPA, by the rule in the documentation; made to fit a Prometheus without pods."""
+    block = re.search(r"```yaml\n(rules:\n.*?)```", KUBERNETES.read_text(), re.S)[1]
+    (rule,) = yaml.safe_load(block)["rules"]
+    series, _, _ = rule["seriesQuery"].partition("{")
+    filled = {"<<.GroupBy>>": "instance", "<<.Series>>": series, "<<.LabelMatchers>>": 'job="sidewire"'}
+    text = rule["metricsQuery"]
+    for name, value in filled.items():
+        assert name in text, text
+        text = text.replace(name, value)
+    return "the HPA's metric", text
 
 
 def check_runbook():
@@ -148,7 +162,7 @@ def main():
                 exposed = {name for name in NAME.findall(fetch(f"http://{node.admin}/metrics")[1].decode())}
                 remote = any(REMOTE.fullmatch(name) for name in exposed)
                 seen = 0
-                for what, expression in [*panel_expressions(), *alert_expressions()]:
+                for what, expression in [*panel_expressions(), *alert_expressions(), adapter_expression()]:
                     if not remote and REMOTE.search(expression):
                         query(expression)
                         continue

@@ -14,9 +14,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
-const CHANNELS: &str = "channel=hop.>";
+pub(crate) const CHANNELS: &str = "channel=hop.>";
 
-fn load(fleet: &Fleet, node_is_killed: bool) -> Vec<RunningPublishers> {
+pub(crate) fn load(fleet: &Fleet, node_is_killed: bool) -> Vec<RunningPublishers> {
     let rate = number_from_environment("SIDEWIRE_TEST_HOP_RATE", 600);
     fleet
         .nodes
@@ -31,17 +31,17 @@ fn load(fleet: &Fleet, node_is_killed: bool) -> Vec<RunningPublishers> {
 }
 
 /// A client that goes to another node at random.
-struct Hopper {
-    seed: u64,
-    transport: Transport,
-    nodes: Vec<Whereabouts>,
+pub(crate) struct Hopper {
+    pub(crate) seed: u64,
+    pub(crate) transport: Transport,
+    pub(crate) nodes: Vec<Whereabouts>,
     /// How many events there will be; 0 while nobody knows.
-    total: Arc<AtomicU64>,
+    pub(crate) total: Arc<AtomicU64>,
 }
 
 impl Hopper {
     /// Gives the ids in the order in which it has got them, each with whether it came early.
-    async fn run(self, mut cursor: String) -> Vec<(String, bool)> {
+    pub(crate) async fn run(self, mut cursor: String) -> Vec<(String, bool)> {
         let mut random = Rng::with_seed(self.seed);
         let mut got: Vec<(String, bool)> = Vec::new();
         let mut distinct = HashSet::new();

@@ -167,8 +167,11 @@ async fn a_full_disk_is_answered_with_503_and_the_node_recovers_when_there_is_ro
         (sidecar.admin().get("/readyz").await.status() == 503).then_some(())
     })
     .await;
-    let log = sidecar.log().to_lowercase();
-    assert!(log.contains("warn") || log.contains("error"), "a log line tells of it:\n{log}");
+    eventually("a log line tells of it", async || {
+        let log = sidecar.log().to_lowercase();
+        (log.contains("warn") || log.contains("error")).then_some(())
+    })
+    .await;
     eventually("what was acknowledged can be read while the disk is full", async || {
         (sidecar.app().get("/v1/events?channel=full").await.status() == 200).then_some(())
     })

@@ -1,6 +1,9 @@
 //! What an operator types to see how a node is doing: `status`, `doctor`, `tail`.
 
-use crate::support::{PATIENCE, TestSidecar, WebSocketClient, eventually, run_command, sidewire};
+use crate::servers::{NatsSetup, RedisSetup};
+use crate::support::{
+    PATIENCE, TestSidecar, WebSocketClient, bus_config_at, eventually, run_command, sidewire,
+};
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
@@ -62,11 +65,23 @@ async fn doctor_finds_nothing_wrong_with_a_node_that_is_well() {
     sidecar.ready().await;
     let proxy = format!("http://{}", sidecar.whereabouts().client());
     let said = doctor(&sidecar, &["--proxy", &proxy]).await.output();
-    for what in
-        ["configuration", "clock", "log directory", "disk", "node", "bus", "log", "round trip", "proxy"]
-    {
+    for what in [
+        "configuration",
+        "clock",
+        "log directory",
+        "disk",
+        "disk speed",
+        "port",
+        "bus server",
+        "node",
+        "bus",
+        "log",
+        "round trip",
+        "proxy",
+    ] {
         let found = said
             .lines()
+            // How fast and how full the disk of the test is, is not the test's business.
             .any(|line| line.starts_with(&format!("ok   {what}: ")) || line.starts_with("warn disk"));
         assert!(found, "{what}: {said}");
     }
@@ -94,6 +109,89 @@ async fn doctor_names_what_is_wrong() {
     let proxy = sidecar.whereabouts().admin().to_string();
     let said = doctor(&sidecar, &["--proxy", &proxy]).await.failure();
     assert!(said.contains("FAIL proxy: ") && said.contains("does it pass /v1/ on"), "{said}");
+}
+
+/// The lines of `doctor` about the server of a bus, with a configuration that no node need run on.
+async fn doctor_of(config: &str) -> Vec<String> {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("sidewire.toml");
+    let more = format!("[log]\ndir = {:?}\n", directory.path().join("data"));
+    std::fs::write(&file, format!("{config}{more}")).expect("written");
+    let words = ["doctor", "--config", file.to_str().expect("UTF-8")];
+    let nobody = ["--app", "127.0.0.1:1", "--client", "127.0.0.1:1", "--admin", "127.0.0.1:1"];
+    let said = run_command(directory.path(), &[&words[..], &nobody[..]].concat(), "").await;
+    said.stdout.lines().filter(|line| line[5..].starts_with("bus ")).map(str::to_owned).collect()
+}
+
+fn has(lines: &[String], begin: &str, words: &str) {
+    assert!(
+        lines.iter().any(|line| line.starts_with(begin) && line.contains(words)),
+        "{begin}{words}: {lines:#?}"
+    );
+}
+
+#[tokio::test]
+async fn doctor_asks_redis_how_it_is_set_up() {
+    let safe = RedisSetup::new()
+        .append_only()
+        .line("maxmemory 64mb")
+        .line("maxmemory-policy noeviction")
+        .start()
+        .await;
+    let lines = doctor_of(&bus_config_at(&safe.url(), "stream", "", "")).await;
+    has(&lines, "ok   bus server: ", "Redis ");
+    has(&lines, "ok   bus clock: ", "this host");
+    has(&lines, "ok   bus settings: ", "noeviction");
+    has(&lines, "ok   bus settings: ", "append-only file");
+
+    let unsafe_ = RedisSetup::new().line("maxmemory-policy allkeys-lru").start().await;
+    let lines = doctor_of(&bus_config_at(&unsafe_.url(), "stream", "", "")).await;
+    has(&lines, "FAIL bus settings: ", "allkeys-lru");
+    has(&lines, "warn bus settings: ", "appendonly yes");
+    // On plain channels nothing is kept that could be lost.
+    let lines = doctor_of(&bus_config_at(&unsafe_.url(), "pubsub", "channels = [\"a.*\"]", "")).await;
+    assert!(!lines.iter().any(|line| line.contains("settings")), "{lines:#?}");
+
+    let locked = RedisSetup::new().only_user("ann", "right").start().await;
+    let url = format!("redis://ann:wrong@127.0.0.1:{}", locked.port());
+    has(
+        &doctor_of(&bus_config_at(&url, "stream", "", "")).await,
+        "FAIL bus server: ",
+        "authentication failed",
+    );
+    let nobody = doctor_of(&bus_config_at("redis://127.0.0.1:1", "stream", "", "")).await;
+    has(&nobody, "FAIL bus server: ", "127.0.0.1:1");
+}
+
+#[tokio::test]
+async fn doctor_asks_nats_how_it_is_set_up() {
+    let server = NatsSetup::new().start().await;
+    let url = format!("nats://{}", server.address());
+    let lines = doctor_of(&bus_config_at(&url, "jetstream", "", "")).await;
+    has(&lines, "ok   bus server: ", "NATS 2.");
+    has(&lines, "ok   bus settings: ", "JetStream uses");
+    has(&lines, "ok   bus settings: ", "will be made");
+    let node = TestSidecar::with_config(&bus_config_at(&url, "jetstream", "", "")).await;
+    node.ready().await;
+    let lines = doctor_of(&bus_config_at(&url, "jetstream", "", "")).await;
+    has(&lines, "ok   bus settings: ", "messages");
+    has(&lines, "ok   bus clock: ", "this host");
+
+    let accounts = "accounts { A { jetstream { max_file: 64MB, max_mem: 64MB }, users: [{ user: ann, password: right }] } }";
+    let bounded = NatsSetup::new().line(accounts).start().await;
+    let url = format!("nats://ann:right@{}", bounded.address());
+    let lines = doctor_of(&bus_config_at(&url, "jetstream", "max_bytes = \"100GiB\"", "")).await;
+    has(&lines, "FAIL bus settings: ", "bus.max_bytes");
+    let lines = doctor_of(&bus_config_at(&url, "jetstream", "", "")).await;
+    has(&lines, "warn bus settings: ", "bus.max_bytes sets no bound");
+
+    let small = NatsSetup::new().line("max_payload: 65536").without_jetstream().start().await;
+    let url = format!("nats://{}", small.address());
+    let lines = doctor_of(&bus_config_at(&url, "jetstream", "", "")).await;
+    has(&lines, "FAIL bus settings: ", "JetStream does not answer");
+    has(&lines, "warn bus settings: ", "max_payload is 65536");
+    let lines = doctor_of(&bus_config_at(&url, "core", "channels = [\"a.*\"]", "")).await;
+    assert!(!lines.iter().any(|line| line.contains("JetStream")), "{lines:#?}");
 }
 
 #[tokio::test]

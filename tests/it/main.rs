@@ -9,6 +9,9 @@ mod servers;
 /// The node under test, clients for every transport, load, and waiting with a deadline.
 mod support;
 
+/// Channels of which only the newest event counts.
+mod conflation;
+
 /// The three CloudEvents modes.
 mod cloud_events;
 /// What a publish answers when it is sent again, also after a restart.
@@ -68,11 +71,15 @@ mod exactness;
 mod limits;
 /// Who takes too much, by address, by bytes and by channel, also behind a proxy.
 mod limits_by_whom;
+/// More connections than there is room for, and half of them silent.
+mod overload;
 /// Many replays, many channels: what they cost.
 mod scale;
 /// Clients that do not read.
 mod slow_clients;
 
+/// A disk that hangs, or fails once.
+mod bad_disk;
 /// WebSocket frames that break RFC 6455 or a limit.
 mod bad_frames;
 /// Requests that break HTTP itself.
@@ -104,6 +111,8 @@ mod bus_plain;
 mod bus_probe;
 /// A client comes back to any node.
 mod bus_resume;
+/// A bus that is split into shards.
+mod bus_shards;
 /// A node moves from one bus to another.
 mod bus_switch;
 
@@ -118,6 +127,8 @@ mod examples;
 mod command_line;
 /// The configuration: unknown keys, order of sources, `check-config`, reload.
 mod configuration;
+/// The documentation, where it speaks of the tests.
+mod documentation;
 /// `status`, `doctor`, `tail`.
 mod looking_inside;
 /// Probes, metrics, signals, logs, refusal to start.

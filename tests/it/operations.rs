@@ -201,6 +201,27 @@ async fn an_address_that_is_taken_is_refused_with_its_name() {
 }
 
 #[tokio::test]
+async fn a_unix_socket_takes_the_place_of_nothing_but_a_socket_that_nobody_listens_on() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let at = |name: &str| directory.path().join(name);
+    std::fs::write(at("file"), "precious").expect("the directory can be written");
+    std::os::unix::fs::symlink(at("file"), at("link")).expect("the directory can be written");
+    let listening = std::os::unix::net::UnixListener::bind(at("live")).expect("a free path");
+    std::os::unix::fs::symlink(at("live"), at("link-to-live")).expect("the directory can be written");
+    for name in ["file", "link", "live", "link-to-live"] {
+        let path = at(name).display().to_string();
+        let said = Setup::new().listen("app", &format!("unix:{path}")).refused().await;
+        assert!(said.contains(&path), "{name}: {said}");
+        assert!(at(name).symlink_metadata().is_ok(), "{name} is left alone");
+    }
+    assert_eq!(std::fs::read_to_string(at("file")).expect("it is there"), "precious");
+    // What a process that was killed has left behind.
+    drop(listening);
+    let mut sidecar = Setup::new().listen("app", &format!("unix:{}", at("live").display())).start().await;
+    sidecar.still_healthy().await;
+}
+
+#[tokio::test]
 async fn clients_from_elsewhere_need_authentication_or_a_clear_word() {
     let said = Setup::new().listen("client", "0.0.0.0:0").refused().await;
     assert!(said.contains("allow_anonymous"), "it says what to do: {said}");

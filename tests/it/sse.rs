@@ -162,7 +162,7 @@ async fn a_silent_stream_carries_comments() {
 
 #[tokio::test]
 async fn a_stream_without_a_channel_or_with_a_bad_parameter_is_refused() {
-    let sidecar = TestSidecar::start().await;
+    let mut sidecar = TestSidecar::start().await;
     for (target, code) in [
         ("/v1/sse", "invalid_channel"),
         ("/v1/sse?channel=", "invalid_channel"),
@@ -172,9 +172,17 @@ async fn a_stream_without_a_channel_or_with_a_bad_parameter_is_refused() {
         let answer = sidecar.client().get(target).await;
         assert_eq!(answer.refusal(400), code, "{target}");
     }
-    let headers = [("Last-Event-ID", "-1")];
-    let answer = sidecar.client().request("GET", "/v1/sse?channel=a", &headers, b"").await;
-    assert_eq!(answer.refusal(400), "invalid_cursor");
+    let (long, much_longer) = ("A".repeat(8_000), "A".repeat(1 << 20));
+    for id in ["-1", "18446744073709551616", "%00%ff", "../../etc/passwd", "\u{ff}\u{fe}", &*long] {
+        let headers = [("Last-Event-ID", id)];
+        let answer = sidecar.client().request("GET", "/v1/sse?channel=a", &headers, b"").await;
+        assert_eq!(answer.refusal(400), "invalid_cursor", "{id:.40}");
+    }
+    // More than any head may have: refused, or cut off in the middle of it.
+    let headers = [("Last-Event-ID", &*much_longer)];
+    let answer = sidecar.client().try_request("GET", "/v1/sse?channel=a", &headers, b"").await;
+    assert!(answer.as_ref().map_or(true, |answer| matches!(answer.status(), 400 | 431)), "{answer:?}");
+    sidecar.still_healthy().await;
 }
 
 #[tokio::test]

@@ -33,12 +33,13 @@ async fn the_subprotocol_is_json_unless_another_is_asked_for() {
         (Some("other.v9, sidewire.v1.json"), Some("sidewire.v1.json")),
         (Some("sidewire.v1.msgpack"), Some("sidewire.v1.msgpack")),
     ] {
-        let headers: Vec<_> = asked.iter().map(|asked| ("Sec-WebSocket-Protocol", *asked)).collect();
+        let mut headers: Vec<_> = asked.iter().map(|asked| ("Sec-WebSocket-Protocol", *asked)).collect();
+        headers.push(("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits"));
         let (client, _) = WebSocketClient::open_with_welcome(&address, "/v1/ws", &headers).await;
         let answered =
             client.response.headers().get("sec-websocket-protocol").map(|v| v.to_str().expect("text"));
         assert_eq!(answered, granted, "asked for {asked:?}");
-        // Offered or not, compression is never taken.
+        // Compression is offered, and not taken: a small frame is not to become a large message.
         assert!(client.response.headers().get("sec-websocket-extensions").is_none());
     }
 }

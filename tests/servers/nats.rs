@@ -27,6 +27,7 @@ pub(crate) struct NatsSetup {
     login: Option<(String, String)>,
     certificates: Option<Arc<Certificates>>,
     name: Option<String>,
+    keeps_nothing: bool,
     most_stored: Option<&'static str>,
 }
 
@@ -39,6 +40,11 @@ impl NatsSetup {
     pub(crate) fn line(mut self, line: &str) -> Self {
         self.lines.push(line.to_owned());
         self
+    }
+
+    /// It only passes messages on.
+    pub(crate) fn without_jetstream(self) -> Self {
+        Self { keeps_nothing: true, ..self }
     }
 
     /// Nobody may do anything but this user, who may do everything.
@@ -84,14 +90,14 @@ impl NatsSetup {
 
     fn prepare(&self, port: u16) -> NatsServer {
         let directory = TempDir::with_prefix("sidewire-test-nats-").expect("a temporary directory");
-        let mut config = vec![
-            format!("listen: \"127.0.0.1:{port}\""),
-            format!(
+        let mut config = vec![format!("listen: \"127.0.0.1:{port}\"")];
+        if !self.keeps_nothing {
+            config.push(format!(
                 "jetstream {{ store_dir: \"{}\", max_memory_store: 256MB, max_file_store: {} }}",
                 text(directory.path()),
                 self.most_stored.unwrap_or("1GB"),
-            ),
-        ];
+            ));
+        }
         if let Some(name) = &self.name {
             config.push(format!("server_name: {name}"));
         }

@@ -33,6 +33,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end }}
 
+{{/* What the admin listener speaks: HTTP, or HTTPS with a certificate of its own. */}}
+{{- define "sidewire.adminScheme" -}}
+{{- $scheme := "HTTP" -}}
+{{- if dig "admin" "tls_cert_file" "" .Values.config }}{{ $scheme = "HTTPS" }}{{ end -}}
+{{- range .Values.secrets }}{{ if eq .key "admin.tls_cert_file" }}{{ $scheme = "HTTPS" }}{{ end }}{{ end -}}
+{{- $scheme -}}
+{{- end }}
+
 {{/* Seconds of a duration such as "250ms", "5s" or "2m", rounded up. */}}
 {{- define "sidewire.seconds" -}}
 {{- $text := toString . -}}

@@ -22,9 +22,7 @@ sidewire/config: {{ include "sidewire.configText" . | sha256sum }}
 {{- $daemonset := eq .Values.mode "daemonset" -}}
 {{- $readiness := .Values.probes.readiness -}}
 {{- if kindIs "invalid" $readiness }}{{ $readiness = ne .Values.mode "sidecar" }}{{ end -}}
-{{- $scheme := "HTTP" -}}
-{{- if dig "admin" "tls_cert_file" "" .Values.config }}{{ $scheme = "HTTPS" }}{{ end -}}
-{{- range .Values.secrets }}{{ if eq .key "admin.tls_cert_file" }}{{ $scheme = "HTTPS" }}{{ end }}{{ end -}}
+{{- $scheme := include "sidewire.adminScheme" . -}}
 image: {{ include "sidewire.image" . }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 args: [run, --config, /etc/sidewire/sidewire.toml]

@@ -10,11 +10,20 @@ use std::io;
 use std::path::Path;
 
 const FILE: &str = "bus-checkpoint.json";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What is kept.
 #[derive(Clone, Debug)]
 pub(super) struct Checkpoint {
+    /// The position in the log of this node that everything up to here had come to.
+    pub(super) landed: Position,
+    /// The shards of the bus, by their numbers.
+    pub(super) shards: Vec<ShardCheckpoint>,
+}
+
+/// How far a shard has been read.
+#[derive(Clone, Debug)]
+pub(super) struct ShardCheckpoint {
     pub(super) epoch: Epoch,
     pub(super) position: Position,
     pub(super) seen: Seen,
@@ -23,6 +32,12 @@ pub(super) struct Checkpoint {
 #[derive(Serialize, Deserialize)]
 struct Stored {
     version: u32,
+    landed: u64,
+    shards: Vec<StoredShard>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredShard {
     epoch: u64,
     position: u64,
     seen: BTreeMap<String, Vec<(u64, u64)>>,
@@ -36,21 +51,25 @@ impl Checkpoint {
         if stored.version != VERSION {
             return None;
         }
-        let seen = stored
-            .seen
-            .into_iter()
-            .filter_map(|(origin, ranges)| Some((Origin(u64::from_str_radix(&origin, 16).ok()?), ranges)));
-        Some(Self {
-            epoch: Epoch(stored.epoch),
-            position: Position(stored.position),
-            seen: Seen::restore(seen),
-        })
+        let shard = |StoredShard { epoch, position, seen }: StoredShard| {
+            let seen = seen.into_iter().filter_map(|(origin, ranges)| {
+                Some((Origin(u64::from_str_radix(&origin, 16).ok()?), ranges))
+            });
+            ShardCheckpoint { epoch: Epoch(epoch), position: Position(position), seen: Seen::restore(seen) }
+        };
+        let shards = stored.shards.into_iter().map(shard).collect();
+        Some(Self { landed: Position(stored.landed), shards })
     }
 
     /// Stores it, without waiting for the disk: one that is older, or none, only means to read more again.
     pub(super) fn write(&self, dir: &Path) -> io::Result<()> {
-        let seen = self.seen.ranges().map(|(origin, ranges)| (origin.to_string(), ranges.to_vec())).collect();
-        let stored = Stored { version: VERSION, epoch: self.epoch.0, position: self.position.0, seen };
+        let shard = |shard: &ShardCheckpoint| StoredShard {
+            epoch: shard.epoch.0,
+            position: shard.position.0,
+            seen: shard.seen.ranges().map(|(origin, ranges)| (origin.to_string(), ranges.to_vec())).collect(),
+        };
+        let shards = self.shards.iter().map(shard).collect();
+        let stored = Stored { version: VERSION, landed: self.landed.0, shards };
         let new = dir.join(format!("{FILE}.new"));
         std::fs::write(&new, serde_json::to_vec(&stored)?)?;
         std::fs::rename(new, dir.join(FILE))
@@ -69,11 +88,15 @@ mod tests {
         for number in [1, 2, 3, 7] {
             seen.insert(Origin(9), number);
         }
-        let checkpoint = Checkpoint { epoch: Epoch(5), position: Position(77), seen };
+        let shard =
+            |epoch| ShardCheckpoint { epoch: Epoch(epoch), position: Position(77), seen: seen.clone() };
+        let checkpoint = Checkpoint { landed: Position(50), shards: vec![shard(5), shard(6)] };
         checkpoint.write(dir.path()).unwrap();
         let mut read = Checkpoint::read(dir.path()).unwrap();
-        assert_eq!((read.epoch, read.position), (Epoch(5), Position(77)));
-        assert!(!read.seen.insert(Origin(9), 3) && read.seen.insert(Origin(9), 4));
+        assert_eq!((read.landed, read.shards.len()), (Position(50), 2));
+        let shard = &mut read.shards[1];
+        assert_eq!((shard.epoch, shard.position), (Epoch(6), Position(77)));
+        assert!(!shard.seen.insert(Origin(9), 3) && shard.seen.insert(Origin(9), 4));
         std::fs::write(dir.path().join(FILE), "{").unwrap();
         assert!(Checkpoint::read(dir.path()).is_none());
     }

@@ -2,17 +2,16 @@
 
 use super::backoff::Backoff;
 use super::carrier::LinkChange;
-use super::checkpoint::Checkpoint;
 use super::landing::Landing;
-use super::seen::Seen;
+use super::reader::Reader;
+use super::shards::{OpenedShards, Senders, Shards, Tails};
 use super::shared::{Shared, State};
-use crate::bus::backend::{Arrival, Backend, Content, Opened, Origin, Start, Tail};
+use crate::bus::backend::{Arrival, Backend, Content, Origin, Start};
 use crate::bus::{Arriving, Inflow, Outcome};
 use crate::event::{Epoch, Event, Interest, Position, Sender, Way};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -26,31 +25,18 @@ const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
 pub(super) struct Link<B: Backend> {
-    pub(super) backend: B,
+    pub(super) shards: Shards<B>,
     pub(super) shared: Arc<Shared>,
     pub(super) inflow: Arc<Inflow>,
     pub(super) landing: Arc<dyn Landing>,
-    pub(super) carrier: mpsc::Sender<LinkChange<B::Sender>>,
+    pub(super) carrier: mpsc::Sender<LinkChange<Senders<B::Sender>>>,
     /// Which channels are of interest here; none for all.
     pub(super) interest: Option<Interest>,
     /// Without any sign of life for so long the link is opened anew: probes come more often.
     pub(super) longest_silence: Duration,
     pub(super) dir: PathBuf,
     pub(super) reader: Reader,
-}
-
-/// How far the bus has been read.
-pub(super) struct Reader {
-    epoch: Option<Epoch>,
-    /// The position on the bus of the last arrival.
-    position: Option<Position>,
-    /// The last position in the log that was handed on.
-    landed: Position,
-    seen: Seen,
-    checkpointed: Instant,
-    dirty: bool,
-    complained: Option<Instant>,
-    was_connected: bool,
+    pub(super) complained: Option<Instant>,
 }
 
 /// Why a link is given up.
@@ -59,46 +45,20 @@ enum End {
     Broken(String),
 }
 
-impl Reader {
-    /// Where the log and the checkpoint say that reading goes on.
-    pub(super) fn restore(landing: &dyn Landing, dir: &std::path::Path) -> Self {
-        let on_bus = landing.on_bus();
-        let mut reader = Self {
-            epoch: on_bus.map(|(epoch, _)| epoch),
-            position: on_bus.map(|(_, position)| position),
-            landed: landing.head(),
-            seen: Seen::default(),
-            checkpointed: Instant::now(),
-            dirty: false,
-            complained: None,
-            was_connected: false,
-        };
-        if let (Some((epoch, head)), Some(checkpoint)) = (on_bus, Checkpoint::read(dir))
-            && checkpoint.epoch == epoch
-            // One that is ahead of the log would take for repetitions what the log has lost.
-            && checkpoint.position <= head
-        {
-            reader.position = Some(checkpoint.position);
-            reader.seen = checkpoint.seen;
-        }
-        reader
-    }
-}
-
 impl<B: Backend> Link<B> {
     /// Runs until everything has been carried.
     pub(super) async fn run(mut self) {
         let mut carried = self.shared.carried.subscribe();
         let mut backoff = Backoff::default();
         while !*carried.borrow() {
-            let known = self.reader.epoch.zip(self.reader.position);
+            let known = self.reader.known();
             let opened = tokio::select! {
-                opened = tokio::time::timeout(LONGEST_OPEN, self.backend.open(known)) => opened,
+                opened = tokio::time::timeout(LONGEST_OPEN, self.shards.open(&known)) => opened,
                 _ = carried.changed() => break,
             };
             let why = match opened {
                 Ok(Ok(opened)) => match self.begin(opened).await {
-                    Ok(tail) => match self.follow(tail, &mut carried, &mut backoff).await {
+                    Ok(tails) => match self.follow(tails, &mut carried, &mut backoff).await {
                         End::Stopped => break,
                         End::Broken(why) => why,
                     },
@@ -119,64 +79,80 @@ impl<B: Backend> Link<B> {
     }
 
     /// Takes up what the bus has become since this node was last on it.
-    async fn begin(&mut self, opened: Opened<B>) -> io::Result<B::Tail> {
-        let Opened { sender, tail, epoch, start } = opened;
-        if start != Start::Continues {
+    async fn begin(&mut self, opened: OpenedShards<B>) -> io::Result<Tails<B::Tail>> {
+        let OpenedShards { senders, tails, starts } = opened;
+        if starts.iter().any(|(_, start)| *start != Start::Continues) {
             self.landing.note_missed_controls();
         }
-        match start {
-            Start::Continues => {}
-            Start::Gap { up_to } => {
-                self.shared.metrics.bus.gaps.inc();
-                tracing::warn!(
-                    "the bus no longer keeps all that this node has missed: clients that miss it too are told `expired`"
-                );
-                self.settle_pipeline().await;
-                self.reader.landed = self.landing.skip_to(up_to)?;
-                self.reader.position = Some(up_to);
-            }
-            Start::Anew { after } => self.begin_epoch(epoch, after).await?,
-            Start::Now => {
-                if self.reader.was_connected {
-                    self.shared.metrics.bus.gaps.inc();
-                    self.settle_pipeline().await;
-                    let up_to = self.landing.note_gap()?;
-                    self.inflow.number_after(up_to);
-                }
-            }
+        if starts.iter().any(|(_, start)| matches!(start, Start::Anew { .. })) {
+            self.begin_epoch(self.reader.begins(&starts)).await?;
+        } else if self.reader.misses_something(&starts) {
+            self.shared.metrics.bus.gaps.inc();
+            tracing::warn!(
+                "the bus no longer keeps all that this node has missed: clients that miss it too are told `expired`"
+            );
+            let marks: Vec<_> = self.reader.begins(&starts).into_iter().map(|(_, after)| after).collect();
+            self.skip_to(&marks).await?;
+            self.reader.go_to(&marks);
+        } else if starts.iter().any(|(_, start)| *start == Start::Now) && self.reader.was_connected {
+            self.shared.metrics.bus.gaps.inc();
+            self.settle_pipeline().await;
+            let up_to = self.landing.note_gap()?;
+            self.inflow.number_after(up_to);
         }
-        self.reader.was_connected = true;
-        if self.carrier.send(LinkChange::Up(sender)).await.is_err() {
+        self.reader.begin_link();
+        if self.carrier.send(LinkChange::Up(senders)).await.is_err() {
             return Err(io::Error::other("this node is going away"));
         }
         let first = self.shared.state() == State::Connecting;
         if self.shared.set_state(State::Connected) {
-            tracing::info!(bus = %self.backend, "connected to the bus");
+            tracing::info!(bus = %self.shards, "connected to the bus");
         }
         if !first {
             self.shared.metrics.bus.reconnects.inc();
         }
-        Ok(tail)
+        let shared = self.shared.clone();
+        // Where the bus takes nothing it takes no probes either: that none comes back says nothing about the link.
+        let is_silence_excused = move || shared.refused_why().is_some();
+        Ok(Tails::new(tails, BATCH, self.longest_silence, Arc::new(is_silence_excused)))
     }
 
-    async fn begin_epoch(&mut self, epoch: Epoch, after: Position) -> io::Result<()> {
+    /// From here on the shards hold these logs, each read after its position.
+    async fn begin_epoch(&mut self, shards: Vec<(Epoch, Position)>) -> io::Result<()> {
         // It may have been on this log before, and left: what it has of it is read again, but not taken again.
-        let came_to = self.landing.came_to(epoch);
-        let lost = self.reader.epoch.is_some() || came_to.is_some_and(|position| position < after);
+        let epochs: Vec<_> = shards.iter().map(|(epoch, _)| *epoch).collect();
+        let came_to = self.landing.came_to(&epochs);
+        let is_behind = |came_to: &Vec<Position>| {
+            came_to.iter().zip(&shards).any(|(came_to, (_, after))| came_to < after)
+        };
+        let lost = self.reader.was_on_a_bus() || came_to.as_ref().is_some_and(is_behind);
+        let mut begins = self.reader.landed_of(&shards);
+        for ((_, begin), came_to) in begins.iter_mut().zip(came_to.into_iter().flatten()) {
+            *begin = (*begin).max(came_to);
+        }
+        self.settle_pipeline().await;
+        let head = self.landing.begin_era(&begins, lost)?;
+        self.inflow.number_after(head);
+        self.reader.begin_epoch(&shards, &begins, head);
+        let epoch = self.landing.epoch();
         if lost {
             self.shared.metrics.bus.gaps.inc();
             tracing::warn!(
-                epoch = %epoch,
+                %epoch,
                 "the log on the bus is another one: cursors of before are answered `reset`"
             );
         } else {
-            tracing::info!(epoch = %epoch, "this node joins the log on the bus");
+            tracing::info!(%epoch, "this node joins the log on the bus");
         }
+        Ok(())
+    }
+
+    /// What is up to these positions of the shards cannot be had.
+    async fn skip_to(&mut self, marks: &[Position]) -> io::Result<()> {
         self.settle_pipeline().await;
-        let begin = came_to.map_or(after, |position| position.max(after));
-        self.reader.landed = self.landing.begin_era(epoch, begin, lost)?;
-        (self.reader.epoch, self.reader.position) = (Some(epoch), Some(after));
-        self.reader.dirty = true;
+        let head = self.landing.skip_to(marks)?;
+        self.inflow.number_after(head);
+        self.reader.landed = head;
         Ok(())
     }
 
@@ -188,19 +164,19 @@ impl<B: Backend> Link<B> {
         let known = self.shared.state() == State::Away(why.clone());
         if self.shared.set_state(State::Away(why.clone())) {
             tracing::warn!(
-                bus = %self.backend,
+                bus = %self.shards,
                 reason = why,
                 "the bus is away: publishes wait on the disk, and clients of this node get them at once"
             );
         } else if !known {
-            tracing::debug!(bus = %self.backend, reason = why, "the bus is still away");
+            tracing::debug!(bus = %self.shards, reason = why, "the bus is still away");
         }
     }
 
     /// Reads the bus until the link breaks.
     async fn follow(
         &mut self,
-        mut tail: B::Tail,
+        mut tails: Tails<B::Tail>,
         carried: &mut watch::Receiver<bool>,
         backoff: &mut Backoff,
     ) -> End {
@@ -208,7 +184,7 @@ impl<B: Backend> Link<B> {
         self.shared.take_broken_why();
         loop {
             let arrivals = tokio::select! {
-                arrivals = tokio::time::timeout(self.longest_silence, tail.next(BATCH)) => arrivals,
+                arrivals = tails.next() => arrivals,
                 () = self.shared.broken.notified() => match self.shared.take_broken_why() {
                     Some(why) => return End::Broken(why),
                     None => continue,
@@ -216,57 +192,50 @@ impl<B: Backend> Link<B> {
                 _ = carried.changed() => return End::Stopped,
             };
             match arrivals {
-                Ok(Ok(arrivals)) => {
+                Ok((shard, arrivals)) => {
                     backoff.reset();
                     let caught_up = arrivals.len() < BATCH;
-                    if let Err(error) = self.land(arrivals).await {
+                    if let Err(error) = self.land(shard, arrivals).await {
                         return End::Broken(format!("the log cannot note where the bus stands: {error}"));
                     }
-                    self.shared.set_current(caught_up);
-                    if self.reader.dirty && self.reader.checkpointed.elapsed() >= CHECKPOINT_INTERVAL {
+                    self.shared.set_current(self.reader.note_caught_up(shard, caught_up));
+                    if self.reader.is_checkpoint_due(CHECKPOINT_INTERVAL) {
                         self.checkpoint().await;
                     }
                 }
-                Ok(Err(error)) => return End::Broken(error.to_string()),
-                // Probes were not taken either: that none comes back says nothing about the link.
-                Err(_) if self.shared.refused_why().is_some() => {}
-                Err(_) => {
-                    return End::Broken(format!(
-                        "nothing has come back for {} s although probes were sent",
-                        self.longest_silence.as_secs_f32()
-                    ));
-                }
+                Err(error) => return End::Broken(error.to_string()),
             }
         }
     }
 
-    /// Hands arrivals on, in order.
-    async fn land(&mut self, arrivals: Vec<Arrival>) -> io::Result<()> {
-        let mut unreadable: Option<Position> = None;
+    /// Hands arrivals of a shard on, in order.
+    async fn land(&mut self, shard: usize, arrivals: Vec<Arrival>) -> io::Result<()> {
+        let mut unreadable = false;
         for Arrival { position, content } in arrivals {
-            if let (Some(up_to), false) = (unreadable, matches!(content, Content::Newer(_))) {
-                self.pass_unreadable(up_to).await?;
-                unreadable = None;
+            if unreadable && !matches!(content, Content::Newer(_)) {
+                self.pass_unreadable().await?;
+                unreadable = false;
             }
             match content {
-                Content::Event { event, sender } => self.land_event(*event, sender, position).await,
+                Content::Event { event, sender } => self.land_event(shard, *event, sender, position).await,
                 Content::Probe { origin, number } => {
                     if origin == self.shared.origin
+                        && self.reader.is_probe_back(shard, number)
                         && let Some(returned) = self.shared.take_probe(number)
                     {
                         self.inflow.push_when_room(Arriving::Probe(returned)).await;
                     }
                 }
                 Content::Epoch(epoch) => {
-                    if self.reader.epoch != Some(epoch) {
-                        self.begin_epoch(epoch, position.unwrap_or_default()).await?;
+                    if let Some(shards) = self.reader.with_epoch(shard, epoch, position.unwrap_or_default()) {
+                        self.begin_epoch(shards).await?;
                     }
                 }
                 Content::Newer(version) => {
                     self.complain(&format!(
                         "an entry of version {version}, which this Sidewire is too old for"
                     ));
-                    unreadable = position;
+                    unreadable = position.is_some();
                 }
                 Content::Malformed(why) => {
                     self.shared.metrics.bus.malformed.inc();
@@ -274,32 +243,43 @@ impl<B: Backend> Link<B> {
                 }
             }
             if let Some(position) = position {
-                self.reader.position = Some(position);
-                self.reader.dirty = true;
+                self.reader.note_read(shard, position);
             }
         }
-        match unreadable {
-            Some(up_to) => self.pass_unreadable(up_to).await,
-            None => Ok(()),
+        if unreadable {
+            self.pass_unreadable().await?;
         }
+        if !self.reader.is_one() {
+            self.landing.note_read(&self.reader.read_up_to());
+        }
+        Ok(())
     }
 
     async fn land_event(
         &mut self,
+        shard: usize,
         mut event: Event,
         sender: Option<(Origin, u64)>,
         position: Option<Position>,
     ) {
         let own = sender.filter(|(origin, _)| *origin == self.shared.origin).map(|(_, number)| number);
-        let repeated = sender.is_some_and(|(origin, number)| !self.reader.seen.insert(origin, number));
+        let repeated = sender.is_some_and(|(origin, number)| !self.reader.note_seen(shard, origin, number));
         let waiting = own.and_then(|number| self.shared.take_waiting(number));
-        let place = position.map(|position| self.landing.local(position));
+        // One order is the order of the log; of several shards it makes one by itself.
+        let place = position.filter(|_| self.reader.is_one()).map(|position| self.landing.local(position));
         // Read again after a restart, so that repetitions are known: the log has it.
-        let in_log = place.is_some_and(|place| place <= self.reader.landed);
+        let in_log = match (place, position) {
+            (Some(place), _) => place <= self.reader.landed,
+            (None, Some(position)) => self.reader.has_landed(shard, position),
+            (None, None) => false,
+        };
         let reserved = event.channel.is_reserved();
         let wanted = self.interest.as_ref().is_none_or(|interest| interest.matches(&event.channel));
         if repeated {
             self.shared.metrics.bus.duplicates_dropped.inc();
+        }
+        if in_log && let Some((origin, number)) = sender {
+            self.landing.note_in_log(Sender { origin, number }, shard);
         }
         if repeated || in_log || !wanted || reserved {
             // A control of this node was followed before it was sent.
@@ -307,7 +287,7 @@ impl<B: Backend> Link<B> {
                 self.follow_control(event).await;
             }
             if let Some(own) = own {
-                self.note_return(own);
+                self.shared.note_return(shard, own);
             }
             if let Some(slot) = waiting.and_then(|waiting| waiting.slot) {
                 slot.settle(Outcome::Confirmed);
@@ -325,19 +305,18 @@ impl<B: Backend> Link<B> {
             Some(waiting) => (waiting.slot, waiting.accepted),
             None => (None, Instant::now()),
         };
-        let landing = self.landing.clone();
-        let placed = move |place| {
-            if let Some(own) = own {
-                landing.note_early_return(own, place);
+        match (place, position) {
+            (Some(place), _) => event.position = place,
+            (None, Some(position)) => {
+                event.way.get_or_insert_default().marks = self.reader.marks(shard, position);
             }
-        };
-        if let Some(place) = place {
-            event.position = place;
-            self.reader.landed = place;
+            (None, None) => {}
         }
-        self.inflow.push_from_bus(event, slot, accepted, placed).await;
+        if let Some(landed) = self.inflow.push_from_bus(event, slot, accepted).await {
+            self.reader.landed = landed;
+        }
         if let Some(own) = own {
-            self.note_return(own);
+            self.shared.note_return(shard, own);
         }
     }
 
@@ -352,23 +331,18 @@ impl<B: Backend> Link<B> {
         }
     }
 
-    fn note_return(&self, own: u64) {
-        self.shared.returned_up_to.fetch_max(own, Ordering::AcqRel);
-    }
-
     /// Entries that cannot be read are events that clients miss: they are told.
-    async fn pass_unreadable(&mut self, up_to: Position) -> io::Result<()> {
+    async fn pass_unreadable(&mut self) -> io::Result<()> {
         self.shared.metrics.bus.gaps.inc();
-        self.settle_pipeline().await;
-        self.reader.landed = self.landing.skip_to(up_to)?;
-        Ok(())
+        let marks = self.reader.read_up_to();
+        self.skip_to(&marks).await
     }
 
     fn complain(&mut self, what: &str) {
-        let quiet = self.reader.complained.is_some_and(|last| last.elapsed() < COMPLAINT_INTERVAL);
+        let quiet = self.complained.is_some_and(|last| last.elapsed() < COMPLAINT_INTERVAL);
         if !quiet {
-            self.reader.complained = Some(Instant::now());
-            tracing::error!(bus = %self.backend, "on the bus is {what}: it is passed over, and clients that miss it are told; no more is said of such entries for a minute");
+            self.complained = Some(Instant::now());
+            tracing::error!(bus = %self.shards, "on the bus is {what}: it is passed over, and clients that miss it are told; no more is said of such entries for a minute");
         }
     }
 
@@ -382,10 +356,7 @@ impl<B: Backend> Link<B> {
     }
 
     async fn checkpoint(&mut self) {
-        let (Some(epoch), Some(position)) = (self.reader.epoch, self.reader.position) else { return };
-        let checkpoint = Checkpoint { epoch, position, seen: self.reader.seen.clone() };
-        self.reader.checkpointed = Instant::now();
-        self.reader.dirty = false;
+        let Some(checkpoint) = self.reader.checkpoint() else { return };
         // It must not be ahead of the log, or a start would take lost events for repetitions.
         self.settle_pipeline().await;
         let dir = self.dir.clone();

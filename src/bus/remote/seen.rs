@@ -28,6 +28,16 @@ struct Numbers {
 impl Seen {
     /// Notes a parcel; false if it came before.
     pub(super) fn insert(&mut self, origin: Origin, number: u64) -> bool {
+        self.numbers(origin).insert(number)
+    }
+
+    /// The same on a shard that gets only some of a sender's numbers, in growing order: a number below one that has
+    /// come is a repetition.
+    pub(super) fn insert_growing(&mut self, origin: Origin, number: u64) -> bool {
+        self.numbers(origin).insert_growing(number)
+    }
+
+    fn numbers(&mut self, origin: Origin) -> &mut Numbers {
         self.clock += 1;
         if !self.origins.contains_key(&origin) && self.origins.len() >= MOST_ORIGINS {
             let silent =
@@ -38,7 +48,7 @@ impl Seen {
         }
         let numbers = self.origins.entry(origin).or_default();
         numbers.used = self.clock;
-        numbers.insert(number)
+        numbers
     }
 
     /// Everything, for a file.
@@ -59,6 +69,15 @@ impl Seen {
 }
 
 impl Numbers {
+    fn insert_growing(&mut self, number: u64) -> bool {
+        if self.ranges.last().is_some_and(|(_, last)| number <= *last) {
+            return false;
+        }
+        self.ranges.clear();
+        self.ranges.push((0, number));
+        true
+    }
+
     fn insert(&mut self, number: u64) -> bool {
         // Nearly always the next one.
         if let Some((_, last)) = self.ranges.last_mut()
@@ -107,6 +126,20 @@ mod tests {
                 seen = Seen::restore(stored);
             }
         }
+    }
+
+    #[test]
+    fn on_a_shard_a_jump_forward_is_no_gap() {
+        let mut seen = Seen::default();
+        let news: Vec<bool> = [3, 9, 12, 9, 3, 5, 13]
+            .into_iter()
+            .map(|number| seen.insert_growing(Origin(1), number))
+            .collect();
+        assert_eq!(news, [true, true, true, false, false, false, true]);
+        let stored: Vec<_> = seen.ranges().map(|(origin, ranges)| (origin, ranges.to_vec())).collect();
+        let mut seen = Seen::restore(stored);
+        assert!(!seen.insert_growing(Origin(1), 13) && seen.insert_growing(Origin(1), 40));
+        assert!(seen.insert_growing(Origin(2), 1), "another sender");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::bus::backend::Origin;
 use crate::bus::{Outcome, Refused, Slot, Stamped};
+use crate::event::{Channel, shard_of};
 use crate::metrics::Metrics;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -25,8 +26,8 @@ pub(super) struct Shared {
     held_bytes: AtomicUsize,
     /// Who waits for which of our events.
     waiting: Mutex<HashMap<u64, Waiting>>,
-    /// All our events up to this number have come back from the bus.
-    pub(super) returned_up_to: AtomicU64,
+    /// By shard: all our events there up to this number have come back from the bus.
+    returned_up_to: Box<[AtomicU64]>,
     probes: Mutex<HashMap<u64, oneshot::Sender<()>>>,
     next_probe: AtomicU64,
     /// Wakes the link when the sender finds it broken, and why.
@@ -75,7 +76,12 @@ pub enum State {
 }
 
 impl Shared {
-    pub(super) fn new(origin: Origin, metrics: Arc<Metrics>, is_current: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(
+        origin: Origin,
+        shards: usize,
+        metrics: Arc<Metrics>,
+        is_current: Arc<AtomicBool>,
+    ) -> Self {
         Self {
             origin,
             metrics,
@@ -83,7 +89,7 @@ impl Shared {
             filled: Notify::new(),
             held_bytes: AtomicUsize::new(0),
             waiting: Mutex::default(),
-            returned_up_to: AtomicU64::new(0),
+            returned_up_to: (0..shards).map(|_| AtomicU64::new(0)).collect(),
             probes: Mutex::default(),
             next_probe: AtomicU64::new(1),
             broken: Notify::new(),
@@ -170,6 +176,26 @@ impl Shared {
         if let Some(slot) = found.and_then(|found| found.slot) {
             slot.settle(outcome);
         }
+    }
+
+    /// How many shards the bus has.
+    pub(super) fn shards(&self) -> usize {
+        self.returned_up_to.len()
+    }
+
+    /// The shard of the events of a channel.
+    pub(super) fn shard_of(&self, channel: &Channel) -> usize {
+        shard_of(channel, self.returned_up_to.len())
+    }
+
+    /// One of our events has come back on a shard, and so have all before it there.
+    pub(super) fn note_return(&self, shard: usize, number: u64) {
+        self.returned_up_to[shard].fetch_max(number, Ordering::AcqRel);
+    }
+
+    /// Whether an event on a shard has come back.
+    pub(super) fn has_returned(&self, shard: usize, number: u64) -> bool {
+        number <= self.returned_up_to[shard].load(Ordering::Acquire)
     }
 
     /// Asks for a probe to be sent.

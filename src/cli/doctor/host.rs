@@ -2,13 +2,20 @@
 
 use super::Finding;
 use crate::config::Config;
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, getrlimit, getuid};
+use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// No build of this program is older: a clock before it is wrong. 2026-01-01.
 const EARLIEST: Duration = Duration::from_secs(1_767_225_600);
+
+/// Syncs that are timed.
+const SYNCS: usize = 20;
+/// A disk that needs longer for one is slow.
+const SLOW_SYNC: Duration = Duration::from_millis(20);
 
 /// Looks around.
 pub(super) fn look(config: &Config) -> Vec<Finding> {
@@ -20,6 +27,7 @@ pub(super) fn look(config: &Config) -> Vec<Finding> {
     findings.push(Finding::new("clock", clock(SystemTime::now())));
     findings.push(Finding::new("log directory", directory(&config.log.dir)));
     findings.push(disk(&config.log.dir, config.log.max_bytes.0));
+    findings.push(disk_speed(&config.log.dir));
     findings.push(open_files(config.limits.connections.map_or(0, |most| most.get() as u64)));
     findings
 }
@@ -72,6 +80,47 @@ fn disk(path: &Path, wanted: u64) -> Finding {
     Finding::new("disk", Ok(format!("{} MiB are free", mebibytes(free))))
 }
 
+/// How long the disk takes to make a small write durable, which is what a publisher waits for.
+fn disk_speed(path: &Path) -> Finding {
+    match sync_times(path) {
+        Ok((middle, longest)) => {
+            let words = format!(
+                "a sync takes {:.1} ms, the slowest of {SYNCS} {:.1} ms",
+                middle.as_secs_f64() * 1e3,
+                longest.as_secs_f64() * 1e3
+            );
+            if middle > SLOW_SYNC {
+                let advice = "every publish with ack=log waits so long: use a local disk, or set log.sync";
+                Finding::doubtful("disk speed", format!("{words}; {advice}"))
+            } else {
+                Finding::new("disk speed", Ok(words))
+            }
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Finding::new("disk speed", Ok("not tried: the log directory is not there yet".into()))
+        }
+        Err(error) => {
+            let words = format!("not tried: {error}; run this as the user that runs the node");
+            Finding::doubtful("disk speed", words)
+        }
+    }
+}
+
+/// The middle and the longest time of some syncs of a file that has no name.
+fn sync_times(directory: &Path) -> std::io::Result<(Duration, Duration)> {
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    let mut file = std::fs::File::from(rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR)?);
+    let mut times = Vec::with_capacity(SYNCS);
+    for _ in 0..SYNCS {
+        file.write_all(&[0; 4096])?;
+        let begun = Instant::now();
+        file.sync_data()?;
+        times.push(begun.elapsed());
+    }
+    times.sort_unstable();
+    Ok((times[SYNCS / 2], times[SYNCS - 1]))
+}
+
 fn open_files(clients: u64) -> Finding {
     // A node raises its limit as far as it may.
     match getrlimit(Resource::Nofile).maximum {
@@ -109,5 +158,15 @@ mod tests {
         assert!(directory(&file).unwrap_err().contains("no directory"));
         assert!(matches!(disk(&directory_.path().join("a/b"), 0).verdict, super::super::Verdict::Good(_)));
         assert!(matches!(disk(directory_.path(), u64::MAX).verdict, super::super::Verdict::Doubtful(_)));
+    }
+
+    #[test]
+    fn the_disk_is_timed_and_left_as_it_was() {
+        let place = tempfile::tempdir().unwrap();
+        let (middle, longest) = sync_times(place.path()).unwrap();
+        assert!(middle <= longest && longest > Duration::ZERO);
+        assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0);
+        let words = disk_speed(&place.path().join("new")).to_string();
+        assert!(words.starts_with("ok   disk speed: not tried"), "{words}");
     }
 }

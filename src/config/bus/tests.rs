@@ -37,7 +37,11 @@ fn what_clashes_is_refused() {
         ("url = 'redis://a'\ntls_ca_file = '/ca'", "write rediss://"),
         ("url = 'rediss://a'\ntls_cert_file = '/c'", "needs bus.tls_key_file"),
         ("url = 'redis://a'\nmax_bytes = '1GiB'", "bus.max_bytes: is for JetStream"),
-        ("shards = 2", "bus.shards: can only be 1"),
+        ("shards = 2", "bus.shards: is for a bus between nodes"),
+        ("url = 'redis://a'\nshards = 0", "bus.shards: is no number of shards; write 1 to 16"),
+        ("url = 'redis://a'\nshards = 17", "bus.shards: is no number of shards; write 1 to 16"),
+        ("url = 'redis://a'\nmode = 'pubsub'\nshards = 2", "plain channels are not split"),
+        ("url = 'nats://a'\nshards = 2", "bus.shards: is for Redis Streams"),
         ("replicas = 0", "write 1 to 5"),
         ("namespace = 'a.b'", "is no namespace"),
         ("storage = 'tape'", "write \"file\" or \"memory\""),
@@ -46,6 +50,7 @@ fn what_clashes_is_refused() {
         let message = bus(text).expect_err(text);
         assert!(message.contains(words) && !message.contains("geheim"), "{text}: {message}");
     }
+    assert!(bus("url = 'redis+cluster://a,b'\nshards = 16").is_ok());
     assert!(bus("url = 'redis://a'\nmode = 'pubsub'\nchannels = ['cron*', 'user[0-9].>']").is_ok());
 }
 

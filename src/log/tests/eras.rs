@@ -31,8 +31,8 @@ fn positions_of_the_bus_survive_restarts_and_nothing_is_passed_over() {
     let dir = tempfile::tempdir().unwrap();
     let log = open_on_bus(dir.path());
     assert_eq!(log.on_bus(), None);
-    log.begin_era(REDIS, Position(1000), false).unwrap();
-    assert_eq!((log.epoch(), log.on_bus()), (REDIS, Some((REDIS, Position(1000)))));
+    log.begin_era(&[(REDIS, Position(1000))], false).unwrap();
+    assert_eq!((log.epoch(), log.on_bus()), (REDIS, Some(vec![(REDIS, Position(1000))])));
     let first = append_from_bus(&log, 1001);
     assert_eq!(first, Cursor::at(REDIS, Position(1001)));
     log.sync().unwrap();
@@ -45,7 +45,7 @@ fn positions_of_the_bus_survive_restarts_and_nothing_is_passed_over() {
     }
     drop(log);
     let log = open_on_bus(dir.path());
-    assert_eq!(log.on_bus(), Some((REDIS, Position(1001))));
+    assert_eq!(log.on_bus(), Some(vec![(REDIS, Position(1001))]));
     let later = append_from_bus(&log, 1009);
     assert_eq!(resume(&log, &first), ResumeStatus::Ok);
     assert_eq!(resume(&log, &later), ResumeStatus::Ok);
@@ -62,9 +62,9 @@ fn positions_of_the_bus_survive_restarts_and_nothing_is_passed_over() {
 fn what_the_bus_no_longer_has_is_told_also_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let log = open_on_bus(dir.path());
-    log.begin_era(REDIS, Position(0), false).unwrap();
+    log.begin_era(&[(REDIS, Position(0))], false).unwrap();
     let before = append_from_bus(&log, 10);
-    assert_eq!(log.skip_to(Position(20)).unwrap(), log.at_bus(Position(20)));
+    assert_eq!(log.skip_to(&[Position(20)]).unwrap(), log.at_bus(Position(20)));
     assert_eq!(resume(&log, &before), ResumeStatus::Expired);
     let edge = Cursor::at(REDIS, Position(20));
     assert_eq!(resume(&log, &edge), ResumeStatus::Ok);
@@ -72,7 +72,7 @@ fn what_the_bus_no_longer_has_is_told_also_after_a_restart() {
     log.close();
     drop(log);
     let log = open_on_bus(dir.path());
-    assert_eq!(log.on_bus(), Some((REDIS, Position(20))));
+    assert_eq!(log.on_bus(), Some(vec![(REDIS, Position(20))]));
     assert_eq!(resume(&log, &before), ResumeStatus::Expired);
     let after = append_from_bus(&log, 25);
     drop(log);
@@ -89,11 +89,11 @@ fn what_the_bus_no_longer_has_is_told_also_after_a_restart() {
 fn a_new_epoch_tells_whoever_is_still_connected() {
     let dir = tempfile::tempdir().unwrap();
     let log = open_on_bus(dir.path());
-    log.begin_era(REDIS, Position(500), false).unwrap();
+    log.begin_era(&[(REDIS, Position(500))], false).unwrap();
     append_from_bus(&log, 501);
     let at = log.head();
     // The new log begins far below the old one.
-    log.begin_era(NATS, Position(0), true).unwrap();
+    log.begin_era(&[(NATS, Position(0))], true).unwrap();
     let new = append_from_bus(&log, 1);
     assert_eq!(new, Cursor::at(NATS, Position(1)));
     let everything = interest(&[">"]);
@@ -112,7 +112,7 @@ fn a_log_that_moves_between_buses_keeps_its_history() {
     drop(log);
 
     let log = open_on_bus(dir.path());
-    log.begin_era(NATS, Position(0), false).unwrap();
+    log.begin_era(&[(NATS, Position(0))], false).unwrap();
     let on_bus = append_from_bus(&log, 1);
     assert_eq!(resume(&log, &alone), ResumeStatus::Reset);
     assert_eq!(resume(&log, &on_bus), ResumeStatus::Ok);

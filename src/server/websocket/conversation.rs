@@ -1,16 +1,15 @@
 //! What a WebSocket client says and is told. Messages are worked on one by one, in order; what takes longer
 //! (reading the log) is work that the session moves on.
 
+use super::publishing::Publish;
 use super::session::{Session, WAITING_BYTES};
 use crate::audit::Action;
 use crate::auth::{Identity, Refusal, Right};
-use crate::bus;
 use crate::codec::{self, ClientMessage, MessageId, Resume, ServerMessage};
-use crate::event::{Filter, Interest, Pattern, Position};
+use crate::event::{Cursor, Filter, Interest, Pattern, Position};
 use crate::log::{Order, Query, QueryPage};
-use crate::publish::Published;
 use crate::server::history::blocking;
-use crate::subscribe::{LogReader, MAX_HISTORY, Opening, Request, open};
+use crate::subscribe::{Had, LogReader, MAX_HISTORY, Opening, Request, Subscription, open};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::future::Future;
@@ -35,21 +34,26 @@ pub(super) enum Work {
     /// Events that only the new channels missed; what is live waits.
     Replaying {
         reader: LogReader,
-        asked: Subscribe,
+        addition: Addition,
         told_lost: Position,
     },
     History {
-        future: BoxFuture<Option<QueryPage>>,
+        future: BoxFuture<Result<QueryPage, NoHistory>>,
         id: Option<MessageId>,
     },
     Auth {
         future: BoxFuture<Result<Identity, Refusal>>,
         id: Option<MessageId>,
     },
-    Publishing {
-        future: BoxFuture<Result<Vec<Published>, bus::Refused>>,
-        id: Option<MessageId>,
-    },
+    Publishing(Publish),
+}
+
+/// Why there is no history for a client.
+pub(super) enum NoHistory {
+    /// The log of its cursor is gone.
+    Reset,
+    /// The log cannot be read now.
+    Unavailable,
 }
 
 pub(super) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -59,6 +63,13 @@ pub(super) struct Subscribe {
     pub(super) id: Option<MessageId>,
     pub(super) patterns: Vec<Pattern>,
     pub(super) filter: Option<Arc<Filter>>,
+}
+
+/// One in work beside others that have begun.
+pub(super) struct Addition {
+    asked: Subscribe,
+    /// What its client has got on its channels.
+    had: Option<Arc<Had>>,
 }
 
 impl Session {
@@ -120,29 +131,35 @@ impl Session {
                 if let Err(denied) = self.access.require(Right::History, [&channel]) {
                     return self.deny(id, &denied);
                 }
-                let log = self.node.source.log.clone();
-                let after = after.map(|cursor| self.node.source.known_position(&cursor));
-                if after == Some(None) {
-                    return self.refuse(id, "reset", "the log of this cursor is gone: ask without it");
-                }
+                let source = self.node.source.clone();
                 if limit.is_some_and(|limit| limit > MAX_HISTORY) {
                     let message =
                         format!("`limit` is at most {MAX_HISTORY}: ask for the next page by its cursor");
                     return self.refuse(id, "invalid_parameter", &message);
                 }
-                let query = Query {
+                let mut query = Query {
                     interest: Interest::new([channel]),
                     filter: Filter::default(),
                     since: None,
                     until: None,
-                    after: after.flatten().unwrap_or(Position::ZERO),
+                    after: Position::ZERO,
                     before: None,
                     limit: limit.unwrap_or(HISTORY_LIMIT),
                     offset: 0,
                     order: Order::Ascending,
                 };
+                let read = move || {
+                    let Some(cursor) = after else { return source.log.query(&query).map(Ok) };
+                    match source.known_position(&cursor)? {
+                        Some(position) => query.after = position,
+                        None => return Ok(Err(NoHistory::Reset)),
+                    }
+                    let mut page = source.log.query(&query)?;
+                    source.keep_between(&mut page.events, Some(&cursor), None);
+                    Ok(Ok(page))
+                };
                 let future: BoxFuture<_> =
-                    Box::pin(async move { blocking(move || log.query(&query)).await.ok() });
+                    Box::pin(async move { blocking(read).await.unwrap_or(Err(NoHistory::Unavailable)) });
                 self.work = Some(Box::new(Work::History { future, id }));
             }
             ClientMessage::Unavailable { id, kind } => {
@@ -174,14 +191,14 @@ impl Session {
                 self.begin_subscription(opening, asked);
                 true
             }
-            Work::Replaying { reader, told_lost, .. } => {
+            Work::Replaying { reader, told_lost, addition } => {
                 if !idle {
                     self.work = Some(work);
                     return false;
                 }
                 if reader.is_done() {
-                    let Work::Replaying { asked, .. } = *work else { unreachable!("matched above") };
-                    self.join(&asked);
+                    let Work::Replaying { addition, .. } = *work else { unreachable!("matched above") };
+                    self.join_later(&addition);
                     return true;
                 }
                 let Poll::Ready(page) = reader.poll_page(context) else {
@@ -193,14 +210,21 @@ impl Session {
                         let lost = page.lost && page.after >= *told_lost;
                         *told_lost = if lost { Position::MAX } else { *told_lost };
                         self.first = page.events;
+                        if let Some(had) = &addition.had {
+                            self.first.retain(|shown| !had.has(&shown.event));
+                        }
                         self.work = Some(work);
                         if lost {
                             self.tell_lost(page.after);
                         }
                     }
                     None => {
-                        let Work::Replaying { asked, .. } = *work else { unreachable!("matched above") };
-                        self.refuse(asked.id, "unavailable", "the log cannot be read now: subscribe again");
+                        let Work::Replaying { addition, .. } = *work else { unreachable!("matched above") };
+                        self.refuse(
+                            addition.asked.id,
+                            "unavailable",
+                            "the log cannot be read now: subscribe again",
+                        );
                     }
                 }
                 true
@@ -214,13 +238,13 @@ impl Session {
                 self.identified(id, identified);
                 true
             }
-            Work::Publishing { future, .. } => {
-                let Poll::Ready(published) = future.as_mut().poll(context) else {
+            Work::Publishing(publish) => {
+                let Poll::Ready(published) = publish.future.as_mut().poll(context) else {
                     self.work = Some(work);
                     return false;
                 };
-                let Work::Publishing { id, .. } = *work else { unreachable!("matched above") };
-                self.tell_published(id, published);
+                let Work::Publishing(Publish { id, .. }) = *work else { unreachable!("matched above") };
+                self.tell_published(id, Ok(published));
                 true
             }
             Work::History { future, .. } => {
@@ -248,33 +272,43 @@ impl Session {
         if opening.resume == Resume::Unavailable {
             return self.refuse(asked.id, "unavailable", "the log cannot be read now: subscribe again");
         }
-        self.tell_subscribed(asked.id.as_ref(), &asked.patterns, opening.start, opening.resume);
-        self.first = opening.first;
+        let cursor = opening.cursor(&self.node.source);
+        self.tell_subscribed(asked.id.as_ref(), &asked.patterns, &cursor, opening.resume);
         if self.subscription.is_empty() {
-            self.subscription.start(opening.start, opening.told_lost);
-            self.join(&asked);
+            self.subscription.begin(&opening);
+            self.first = opening.first;
+            self.join(&asked, |subscription, pattern, filter| subscription.join(pattern, filter));
             return;
         }
+        self.first = opening.first;
+        let addition = Addition { asked, had: opening.had.map(Arc::new) };
         // The other channels stand at `at`. What the new ones missed before it comes first, by itself.
         let at = self.subscription.settle();
         if opening.start < at {
-            let interest = Interest::new(asked.patterns.iter().cloned());
-            let reader =
-                LogReader::new(self.node.source.clone(), interest, asked.filter.clone(), opening.start, at);
-            self.work = Some(Box::new(Work::Replaying { reader, asked, told_lost: opening.told_lost }));
+            let interest = Interest::new(addition.asked.patterns.iter().cloned());
+            let filter = addition.asked.filter.clone();
+            let reader = LogReader::new(self.node.source.clone(), interest, filter, opening.start, at);
+            self.work = Some(Box::new(Work::Replaying { reader, addition, told_lost: opening.told_lost }));
         } else {
-            self.join(&asked);
+            self.join_later(&addition);
         }
     }
 
-    pub(super) fn join(&mut self, asked: &Subscribe) {
+    fn join_later(&mut self, addition: &Addition) {
+        let had = addition.had.as_ref();
+        self.join(&addition.asked, |subscription, pattern, filter| {
+            subscription.join_later(pattern, filter, had);
+        });
+    }
+
+    fn join(&mut self, asked: &Subscribe, join: impl Fn(&mut Subscription, &Pattern, Option<Arc<Filter>>)) {
         if self.node.audit.is_on() {
             let channels: Vec<&str> = asked.patterns.iter().map(Pattern::as_str).collect();
             self.node.audit_channels(Action::Subscribed, &self.registration, &self.access, &channels);
         }
         let before = self.subscription.len();
         for pattern in &asked.patterns {
-            self.subscription.join(pattern, asked.filter.clone());
+            join(&mut self.subscription, pattern, asked.filter.clone());
         }
         self.node.metrics.subscriptions.add((self.subscription.len() - before) as i64);
     }
@@ -283,22 +317,29 @@ impl Session {
         &mut self,
         id: Option<&MessageId>,
         patterns: &[Pattern],
-        start: Position,
+        cursor: &Cursor,
         resume: Resume,
     ) {
-        let cursor = self.node.source.cursor(start).encode();
+        let cursor = cursor.encode();
         self.say(&ServerMessage::Subscribed { id, channels: patterns, cursor: cursor.as_str(), resume });
     }
 
     /// Something after `at` is no longer kept; what is left follows.
     pub(super) fn tell_lost(&mut self, at: Position) {
         let patterns = self.subscription.patterns();
-        self.tell_subscribed(None, &patterns, at, Resume::Expired);
+        let cursor = self.subscription.cursor_at(at);
+        self.tell_subscribed(None, &patterns, &cursor, Resume::Expired);
     }
 
-    pub(super) fn tell_history(&mut self, id: Option<MessageId>, page: Option<QueryPage>) {
-        let Some(page) = page else {
-            return self.refuse(id, "unavailable", "the log cannot be read now: try again");
+    pub(super) fn tell_history(&mut self, id: Option<MessageId>, page: Result<QueryPage, NoHistory>) {
+        let page = match page {
+            Ok(page) => page,
+            Err(NoHistory::Reset) => {
+                return self.refuse(id, "reset", "the log of this cursor is gone: ask without it");
+            }
+            Err(NoHistory::Unavailable) => {
+                return self.refuse(id, "unavailable", "the log cannot be read now: try again");
+            }
         };
         let events = self.node.source.shown(page.events);
         let cursor = self.node.source.cursor(page.reached).encode();

@@ -1,6 +1,6 @@
 //! What a WebSocket client publishes.
 
-use super::conversation::Work;
+use super::conversation::{BoxFuture, Work};
 use super::session::Session;
 use crate::bus::{Outcome, Refused};
 use crate::codec::{MessageId, ServerMessage};
@@ -9,7 +9,17 @@ use crate::publish::{Ack, Published};
 use crate::server::access::Access;
 use crate::server::client_publish::sign;
 use crate::server::error::ApiError;
-use crate::server::publish::{check, error_code};
+use crate::server::publish::{admit, error_code};
+use std::task::{Context, Poll};
+
+/// Publishes of one client that may wait at a time for what replaces them; of more, one after the other.
+const MAX_HELD: usize = 16;
+
+/// A publish on its way.
+pub(super) struct Publish {
+    pub(super) future: BoxFuture<Vec<Published>>,
+    pub(super) id: Option<MessageId>,
+}
 
 impl Session {
     /// Begins to publish the event of a message.
@@ -19,18 +29,44 @@ impl Session {
             return self.refuse(id, told.code, &told.message);
         }
         let settings = self.node.settings();
-        let draft = read_message(message, &settings.intake).and_then(|mut draft| {
+        let paced = read_message(message, &settings.intake).and_then(|mut draft| {
             sign(&self.node, &settings, &self.access, &self.registration, &mut draft)?;
-            check(&self.node, &settings, &draft).map(|()| draft)
+            admit(&self.node, &settings, draft)
         });
-        let mut draft = match draft {
-            Ok(draft) => draft,
+        let mut paced = match paced {
+            Ok(paced) => paced,
             Err(error) => return self.refuse(id, error.code, &error.message),
         };
-        draft.exclude = (!echo).then(|| self.registration.id());
-        let node = self.node.clone();
-        let future = Box::pin(async move { node.publisher.publish(vec![draft], Ack::Log).await });
-        self.work = Some(Box::new(Work::Publishing { future, id }));
+        paced.draft.exclude = (!echo).then(|| self.registration.id());
+        // What has to wait for its time must not hold up what replaces it.
+        let may_be_held = paced.interval.is_some() && self.held.len() < MAX_HELD;
+        match self.node.publisher.begin(vec![paced], Ack::Log) {
+            Err(refused) => self.tell_published(id, Err(refused)),
+            Ok(publishing) => {
+                let publish = Publish { future: Box::pin(publishing.published()), id };
+                if may_be_held {
+                    self.held.push(publish);
+                } else {
+                    self.work = Some(Box::new(Work::Publishing(publish)));
+                }
+            }
+        }
+    }
+
+    /// Tells what became of publishes that had to wait for their time; true if any is done.
+    pub(super) fn poll_held(&mut self, context: &mut Context<'_>) -> bool {
+        let (mut index, mut progress) = (0, false);
+        while let Some(publish) = self.held.get_mut(index) {
+            match publish.future.as_mut().poll(context) {
+                Poll::Pending => index += 1,
+                Poll::Ready(published) => {
+                    let Publish { id, .. } = self.held.remove(index);
+                    self.tell_published(id, Ok(published));
+                    progress = true;
+                }
+            }
+        }
+        progress
     }
 
     /// Tells what became of it.
@@ -60,8 +96,10 @@ impl Session {
         let status = match outcome {
             Outcome::Published(_) | Outcome::Confirmed => "published",
             Outcome::Queued => "queued",
+            Outcome::Conflated => "conflated",
             Outcome::Duplicate(_) => "duplicate",
-            Outcome::QueueFull
+            Outcome::Crowded
+            | Outcome::QueueFull
             | Outcome::TooLarge
             | Outcome::NoRoom
             | Outcome::Unavailable

@@ -1,6 +1,7 @@
 //! One WebSocket client: its socket, read and written, from the handshake to the close.
 
 use super::conversation::{Subscribe, Work};
+use super::publishing::Publish;
 use crate::audit::Action;
 use crate::codec::{ClientMessage, ClientMessageError, Encoding, Framing, ServerMessage, Shown};
 use crate::event::EventName;
@@ -58,6 +59,8 @@ pub(super) struct Session {
     /// Messages that came while an earlier one is still being worked on.
     pub(super) inbox: VecDeque<Result<ClientMessage, ClientMessageError>>,
     pub(super) work: Option<Box<Work>>,
+    /// Publishes that wait for their time, while others go on.
+    pub(super) held: Vec<Publish>,
     /// Events to be sent before the live ones.
     pub(super) first: Vec<Arc<Shown>>,
     rate: Rate,
@@ -125,6 +128,7 @@ impl Session {
             waiting_bytes: 0,
             inbox: VecDeque::new(),
             work: None,
+            held: Vec::new(),
             first: Vec::new(),
             rate: Rate::new(settings.messages_per_second, std::time::Instant::now()),
             bytes: Rate::new(settings.bytes_per_second, std::time::Instant::now()),
@@ -260,6 +264,7 @@ impl Session {
                 && self.first.is_empty()
                 && !self.subscription.is_reading_log();
             progress |= self.poll_work(idle, context);
+            progress |= self.poll_held(context);
             if !progress {
                 ready!(self.outlet.poll_stalled(|| self.node.settings().stall_timeout, context));
                 return Poll::Ready(End::Close(CloseReason::TooSlow));
