@@ -1,8 +1,8 @@
 //! Clients that come back while the bus is away and after it: to the same node and to others, each event once.
 
 use crate::support::{
-    Address, BusKind, Fleet, Hopper, HttpClient, Publishers, Subscription, Transport, check_ids, eventually,
-    number_from_environment, random_seed,
+    Address, BusKind, Fleet, Hopper, HttpClient, Publishers, SseClient, Subscription, Transport, check_ids,
+    eventually, number_from_environment, random_seed,
 };
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -187,6 +187,30 @@ async fn what_a_node_showed_before_it_was_killed_is_not_shown_again_anywhere() {
     }
 }
 
+#[tokio::test]
+async fn a_browser_that_has_seen_the_end_is_told_to_stop_before_the_end_has_its_place() {
+    const ROUTE: &str =
+        "[[client.routes]]\npath = \"/job/{id}\"\nchannel = \"job.{id}\"\nclose_on = [\"done\"]\n";
+    for kind in BusKind::ORDERED {
+        let mut fleet = Fleet::with_config(kind, 1, HEDGE, ROUTE).await;
+        let node = fleet.nodes[0].whereabouts();
+        let mut stream = SseClient::open(&node.client(), "/job/7", &[]).await;
+        cut(&mut fleet).await;
+        let end = json!({"channel": "job.7", "event": "done", "data": {"n": 0}});
+        assert_eq!(fleet.nodes[0].publish(&end).await["status"], "queued", "{kind:?}");
+        let (name, _, last_id) = stream.next_event().await;
+        assert_eq!(name, "done", "{kind:?}");
+        stream.rest().await;
+        let headers = [("Accept", "text/event-stream"), ("Last-Event-ID", &*last_id)];
+        for is_away in [true, false] {
+            let answer = fleet.nodes[0].client().request("GET", "/job/7", &headers, b"").await;
+            assert_eq!(answer.status(), 204, "{kind:?}, away: {is_away}: {}", answer.text());
+            fleet.proxy.restore().await;
+            fleet.nodes[0].wait_for_events("channel=job.7", 1).await;
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_id_that_two_nodes_queue_is_shown_once_on_both() {
     for kind in BusKind::ORDERED {
@@ -239,13 +263,13 @@ async fn clients_hop_through_outages(kind: BusKind, node_is_killed: bool) {
             Publishers { name, count: 5, per_second, node_is_killed }.start(node.whereabouts())
         })
         .collect();
-    for outage in 0..3 {
-        load[outage].go_on_for(60).await;
+    for (at, running) in load.iter().enumerate() {
+        running.go_on_for(60).await;
         fleet.proxy.cut().await;
-        load[outage].go_on_for(120).await;
+        running.go_on_for(120).await;
         if node_is_killed {
-            fleet.nodes[outage].kill_and_start_again().await;
-            load[outage].go_on_for(60).await;
+            fleet.nodes[at].kill_and_start_again().await;
+            running.go_on_for(60).await;
         }
         fleet.proxy.restore().await;
     }
