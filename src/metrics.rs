@@ -99,6 +99,8 @@ pub struct Metrics {
     pub resident_bytes: IntGauge,
     /// What a remote bus says of itself.
     pub bus: BusMetrics,
+    /// Connections of clients that were closed before they said anything.
+    pub refused_connections: IntCounter,
     controls: IntCounterVec,
     /// The last probe's way through the bus.
     pub probe_seconds: Histogram,
@@ -316,6 +318,11 @@ impl Metrics {
                     "How long the oldest of them has waited",
                 ),
             },
+            refused_connections: counter(
+                &registry,
+                "connections_refused_total",
+                "Connections of clients that were closed at once: there was no room for more",
+            ),
             controls: counters(
                 &registry,
                 "controls_total",

@@ -19,8 +19,8 @@ use crate::hub::Hub;
 use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::redact::Redactor;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
@@ -59,12 +59,28 @@ pub struct Replica {
 #[derive(Default)]
 pub struct Health {
     refusing: AtomicBool,
+    /// Since when a publisher waits for the disk.
+    awaited_since: Mutex<Option<Instant>>,
+    /// The disk is being waited for.
+    syncing: AtomicBool,
 }
 
 impl Health {
     /// Whether the last attempt to append or to reach the disk succeeded.
     pub fn is_writable(&self) -> bool {
         !self.refusing.load(Ordering::Relaxed)
+    }
+
+    /// For how long the oldest publisher has waited for the disk, and whether the disk is what keeps it waiting:
+    /// if it is not, the thread between them stands still.
+    pub fn awaited(&self) -> Option<(Duration, bool)> {
+        let since = *self.awaited_since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.map(|since| (since.elapsed(), self.syncing.load(Ordering::Relaxed)))
+    }
+
+    /// Notes that publishers wait, or that none does any more.
+    fn note_awaited(&self, since: Option<Instant>) {
+        *self.awaited_since.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 
     /// Notes an attempt; true when that is a change.

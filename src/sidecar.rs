@@ -19,7 +19,8 @@ use crate::publish::{Publisher, unix_ms};
 use crate::redact::Redactor;
 use crate::replica::{Replica, Shore};
 use crate::server::{
-    Address, Admin, App, Client, Controls, Listener, Node, Readiness, Registry, TlsError, keep_exchanging,
+    Address, Admin, App, Capacity, Client, Controls, Listener, Node, Readiness, Registry, TlsError,
+    keep_exchanging,
 };
 use crate::subscribe::Source;
 use crate::systemd::PassedSockets;
@@ -41,6 +42,9 @@ const LAST_RESORT: Duration = Duration::from_secs(10);
 
 /// Where the outbox is kept, in the directory of the log.
 pub(crate) const OUTBOX_DIRECTORY: &str = "outbox";
+
+/// Descriptors besides those of clients: listeners, the app's connections, the log.
+pub(crate) const OTHER_DESCRIPTORS: u64 = 256;
 /// Where revoked tokens are kept, beside the log.
 const REVOKED_FILE: &str = "revoked";
 
@@ -369,16 +373,34 @@ fn bind(config: &Config, passed: PassedSockets) -> Result<Bound, StartError> {
     }
     let was_passed: Vec<&str> = bound.iter().map(|(listener, _)| *listener).collect();
     let sections = [
-        ("app", &config.app.listen, config.app.socket_mode),
-        ("client", &config.client.listen, config.client.socket_mode),
-        ("admin", &config.admin.listen, config.admin.socket_mode),
+        (
+            "app",
+            &config.app.listen,
+            config.app.socket_mode,
+            &config.app.socket_user,
+            &config.app.socket_group,
+        ),
+        (
+            "client",
+            &config.client.listen,
+            config.client.socket_mode,
+            &config.client.socket_user,
+            &config.client.socket_group,
+        ),
+        (
+            "admin",
+            &config.admin.listen,
+            config.admin.socket_mode,
+            &config.admin.socket_user,
+            &config.admin.socket_group,
+        ),
     ];
-    for (listener, addresses, mode) in sections {
+    for (listener, addresses, mode, user, group) in sections {
         if was_passed.contains(&listener) {
             continue;
         }
         for address in addresses {
-            let address = settings::address(address, mode);
+            let address = settings::address(address, mode, user, group);
             match Listener::bind(&address) {
                 Ok(socket) => bound.push((listener, socket)),
                 Err(error) => return Err(StartError::Listen { listener, address, error }),
@@ -397,6 +419,11 @@ fn serve(
 ) -> JoinSet<()> {
     let limits = settings::connection_limits(config);
     let (app, client, admin) = (App::new(node.clone()), Client::new(node.clone()), Admin::new(node.clone()));
+    let capacity = Capacity::new(
+        most_client_sockets(certificates.client.is_some()),
+        config.client.trusted_proxies.clone(),
+        node.metrics.clone(),
+    );
     let mut listeners = JoinSet::new();
     for (listener, socket) in bound {
         let tls = match listener {
@@ -406,7 +433,8 @@ fn serve(
         };
         let proxies = (listener == "client" && config.client.proxy_protocol)
             .then(|| config.client.trusted_proxies.clone().into());
-        let socket = socket.with_tls(tls).with_proxies(proxies);
+        let capacity = (listener == "client").then(|| capacity.clone());
+        let socket = socket.with_tls(tls).with_proxies(proxies).with_capacity(capacity);
         tracing::info!(listener, address = %socket.address(), "listening");
         let stopping = if listener == "client" { &stopping.clients } else { &stopping.others }.subscribe();
         match listener {
@@ -416,6 +444,16 @@ fn serve(
         };
     }
     listeners
+}
+
+/// How many clients there are descriptors for, when enough are left for the app and the disk.
+fn most_client_sockets(with_tls: bool) -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let Some(limit) = limit else { return usize::MAX };
+    let left = limit.saturating_sub((limit / 8).max(OTHER_DESCRIPTORS)).max(limit / 2);
+    // TLS ends beside the socket, over a pair of local ones.
+    let most = if with_tls { left / 3 } else { left };
+    usize::try_from(most).unwrap_or(usize::MAX)
 }
 
 fn log_options(config: &Config, metrics: Arc<Metrics>, keyring: Keyring) -> LogOptions {

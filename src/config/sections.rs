@@ -55,6 +55,10 @@ section! {
         allowed_hosts: Vec<HostName>,
         /// Who may open it where it is a unix socket.
         socket_mode: SocketMode,
+        /// The system user to whom that socket belongs, by name or number; whoever runs this if empty.
+        socket_user: String,
+        /// Its group.
+        socket_group: String,
         /// Its certificate, with those that it was signed with; no TLS if empty.
         tls_cert_file: PathBuf,
         /// The key of its certificate.
@@ -123,6 +127,10 @@ section! {
         listen: Vec<ListenAddress>,
         /// Who may open it where it is a unix socket.
         socket_mode: SocketMode,
+        /// The system user to whom that socket belongs, by name or number; whoever runs this if empty.
+        socket_user: String,
+        /// Its group.
+        socket_group: String,
         /// Its certificate, with those that it was signed with; no TLS if empty.
         tls_cert_file: PathBuf,
         /// The key of its certificate.
@@ -162,6 +170,10 @@ section! {
         allowed_hosts: Vec<HostName>,
         /// Who may open it where it is a unix socket.
         socket_mode: SocketMode,
+        /// The system user to whom that socket belongs, by name or number; whoever runs this if empty.
+        socket_user: String,
+        /// Its group.
+        socket_group: String,
         /// Its certificate, with those that it was signed with; no TLS if empty.
         tls_cert_file: PathBuf,
         /// The key of its certificate.

@@ -10,7 +10,8 @@ use crate::intake::IntakeLimits;
 use crate::log::Rule;
 use crate::redact::RedactRule;
 use crate::server::{
-    Address, ConnectionLimits, OriginPolicy, PrivateRules, Settings, Tls, TlsError, TlsOptions,
+    Address, ConnectionLimits, OriginPolicy, PrivateRules, Settings, SystemGroup, SystemUser, Tls, TlsError,
+    TlsOptions,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -206,9 +207,15 @@ impl Certificates {
 }
 
 /// Where to listen, as the listener takes it.
-pub(super) fn address(address: &ListenAddress, mode: SocketMode) -> Address {
+pub(super) fn address(address: &ListenAddress, mode: SocketMode, user: &str, group: &str) -> Address {
+    let named = |name: &str| (!name.is_empty()).then(|| name.to_owned());
     match address {
         ListenAddress::Tcp(address) => Address::Tcp(*address),
-        ListenAddress::Unix(path) => Address::Unix { path: path.clone(), mode: mode.0 },
+        ListenAddress::Unix(path) => Address::Unix {
+            path: path.clone(),
+            mode: mode.0,
+            user: named(user).map(SystemUser),
+            group: named(group).map(SystemGroup),
+        },
     }
 }

@@ -71,6 +71,8 @@ mod exactness;
 mod limits;
 /// Who takes too much, by address, by bytes and by channel, also behind a proxy.
 mod limits_by_whom;
+/// More connections than there is room for, and half of them silent.
+mod overload;
 /// Many replays, many channels: what they cost.
 mod scale;
 /// Clients that do not read.
