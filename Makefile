@@ -70,6 +70,7 @@ deploy-checks: ## units, chart, dashboards and proxy configurations, by the real
 	$(CACHE)/tools/python/bin/python tests/deploy/prometheus.py target/debug/sidewire
 	python3 tests/deploy/proxies.py target/debug/sidewire
 	tests/deploy/package.sh target/debug/sidewire
+	python3 tests/deploy/image.py target/debug/sidewire
 	$(CACHE)/tools/python/bin/hadolint Dockerfile
 
 systemd-boot: ## the units in a real systemd, booted in namespaces (root, cgroup 2)
@@ -95,7 +96,9 @@ $(CACHE)/tools/bin/cargo-sbom:
 	rm -rf $(CACHE)/tools/target
 
 release: $(CACHE)/tools/bin/cargo-deb $(CACHE)/tools/bin/cargo-sbom ## archive with a static binary, Debian package, SBOM and checksums, below target/dist
+	tests/deploy/tools.sh $(CACHE)/tools
 	packaging/release.sh
+	$(CACHE)/tools/python/bin/python tests/deploy/release.py target/dist
 
 bench: ## measure beside the floor and nginx + Nchan; QUICK=1 for a short version
 	CACHE=$(CACHE) tests/setup.sh --bench

@@ -71,6 +71,8 @@ pub struct Metrics {
     pub conflated_events: IntCounter,
     /// Events that wait for their time on a channel of which only the newest counts.
     pub held_events: IntGauge,
+    /// Fields that were stripped from events, by rules of channels.
+    pub redacted_fields: IntCounter,
     /// From the parsed request to its answer.
     pub publish_seconds: Histogram,
     /// From the acceptance of an event to its write to a socket, of a sample of the deliveries.
@@ -219,6 +221,11 @@ impl Metrics {
                 "Events that a newer one replaced, on channels with when_over = latest",
             ),
             held_events: gauge(&registry, "held_events", "Events that wait for their time on such channels"),
+            redacted_fields: counter(
+                &registry,
+                "redacted_fields_total",
+                "Fields stripped from events by the rules of channels",
+            ),
             publish_seconds: histogram(
                 &registry,
                 "publish_duration_seconds",

@@ -14,12 +14,13 @@ pub use settler::Settler;
 
 use crate::bus::Inflow;
 use crate::codec::Shown;
-use crate::event::Event;
+use crate::event::{Event, Position};
 use crate::hub::Hub;
 use crate::log::Log;
 use crate::metrics::Metrics;
-use std::sync::Arc;
+use crate::redact::Redactor;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
@@ -58,12 +59,28 @@ pub struct Replica {
 #[derive(Default)]
 pub struct Health {
     refusing: AtomicBool,
+    /// Since when a publisher waits for the disk.
+    awaited_since: Mutex<Option<Instant>>,
+    /// The disk is being waited for.
+    syncing: AtomicBool,
 }
 
 impl Health {
     /// Whether the last attempt to append or to reach the disk succeeded.
     pub fn is_writable(&self) -> bool {
         !self.refusing.load(Ordering::Relaxed)
+    }
+
+    /// For how long the oldest publisher has waited for the disk, and whether the disk is what keeps it waiting:
+    /// if it is not, the thread between them stands still.
+    pub fn awaited(&self) -> Option<(Duration, bool)> {
+        let since = *self.awaited_since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.map(|since| (since.elapsed(), self.syncing.load(Ordering::Relaxed)))
+    }
+
+    /// Notes that publishers wait, or that none does any more.
+    fn note_awaited(&self, since: Option<Instant>) {
+        *self.awaited_since.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 
     /// Notes an attempt; true when that is a change.
@@ -83,7 +100,10 @@ enum Showing {
         shown: Arc<Shown>,
     },
     /// From a bus, but the log has it already under its id.
-    Dropped(Arc<Event>),
+    Dropped {
+        event: Arc<Event>,
+        position: Position,
+    },
     Probe(oneshot::Sender<()>),
 }
 
@@ -103,7 +123,7 @@ const WAVE: usize = 32;
 const TRIM_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Replica {
-    /// Starts the stages.
+    /// Starts the stages. `redactor` is for events that others published.
     pub fn start(
         inflow: Arc<Inflow>,
         log: Log,
@@ -111,6 +131,7 @@ impl Replica {
         policy: SyncPolicy,
         refusal: Refusal,
         metrics: Arc<Metrics>,
+        redactor: Redactor,
     ) -> std::io::Result<Self> {
         let health = Arc::<Health>::default();
         let (to_fan_out, showing) = mpsc::channel(GROUPS_IN_FLIGHT);
@@ -122,8 +143,16 @@ impl Replica {
             std::thread::Builder::new().name("log-sync".into()).spawn(move || settling.run())?;
         let nudged = inflow.clone();
         let nudging = tokio::spawn(async move { nudged.keep_nudging().await });
-        let writer =
-            writer::Writer { inflow, log, settler, to_fan_out, metrics, health: health.clone(), refusal };
+        let writer = writer::Writer {
+            inflow,
+            log,
+            settler,
+            to_fan_out,
+            metrics,
+            health: health.clone(),
+            refusal,
+            redactor,
+        };
         let writer_thread = std::thread::Builder::new().name("log-append".into()).spawn(|| writer.run())?;
         Ok(Self {
             writer: writer_thread,
@@ -191,9 +220,9 @@ fn show(hub: &Hub, first: Showing, showing: &mut mpsc::Receiver<Showing>) -> usi
                 woken += group.take().map_or(0, |(events, accepted)| hub.show(&events, accepted));
                 woken += hub.show_early(number, shown);
             }
-            Showing::Dropped(event) => {
+            Showing::Dropped { event, position } => {
                 woken += group.take().map_or(0, |(events, accepted)| hub.show(&events, accepted));
-                hub.note_dropped(&event);
+                hub.note_dropped(&event, position);
             }
             Showing::Probe(returned) => probes.push(returned),
         }

@@ -2,6 +2,7 @@
 
 mod bus;
 mod host;
+mod ports;
 mod round_trip;
 
 use super::address::{Listener, NodeAddress};
@@ -103,6 +104,7 @@ pub(super) async fn run(args: DoctorArgs) -> Result<(), CliError> {
     if !args.round_trip {
         let admin = resolve(args.admin, Listener::Admin)?;
         tell(host::look(&config))?;
+        tell(ports::look(&config))?;
         tell(bus::look(&config).await)?;
         tell(look_at_node(admin, admin_token).await)?;
     }

@@ -200,6 +200,8 @@ section! {
         sync: LogSync,
         /// Whether events are compressed.
         compress: bool,
+        /// The file with the keys that events are encrypted with; empty for none.
+        encryption_key_file: PathBuf,
         /// How long an id given by a publisher is remembered, so that its repetition is a duplicate.
         id_window: Duration,
         /// How many such ids are remembered at most.

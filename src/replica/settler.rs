@@ -3,8 +3,9 @@
 use super::{Health, SyncPolicy};
 use crate::bus::{Outcome, Slot};
 use crate::log::Log;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// How long events that nobody waits for may stay in the page cache with [`SyncPolicy::Always`].
@@ -37,6 +38,8 @@ pub(super) async fn settle_all(mut settled: mpsc::Receiver<Settled>) {
 #[derive(Default)]
 struct State {
     waiting: Vec<(Slot, Outcome)>,
+    /// A publisher waits, here or for the sync that runs.
+    awaited: bool,
     /// Something was appended since the last sync.
     dirty: bool,
     closed: bool,
@@ -67,6 +70,10 @@ impl Settler {
         let newly_dirty = appended && self.policy != SyncPolicy::Never && !state.dirty;
         state.dirty |= newly_dirty;
         let wake = state.asleep && (newly_dirty || !slots.is_empty());
+        if !slots.is_empty() && !state.awaited {
+            state.awaited = true;
+            self.health.note_awaited(Some(Instant::now()));
+        }
         if state.waiting.is_empty() {
             state.waiting = slots;
         } else {
@@ -93,6 +100,10 @@ impl Settler {
             drop(state);
             if dirty || !waiting.is_empty() {
                 self.sync(waiting);
+                let mut state = self.lock();
+                // Who came meanwhile waits from now on.
+                state.awaited = !state.waiting.is_empty();
+                self.health.note_awaited(state.awaited.then(Instant::now));
             } else if closed {
                 return;
             }
@@ -125,7 +136,10 @@ impl Settler {
     }
 
     fn sync(&self, waiting: Vec<(Slot, Outcome)>) {
-        match self.log.sync() {
+        self.health.syncing.store(true, Ordering::Relaxed);
+        let synced = self.log.sync();
+        self.health.syncing.store(false, Ordering::Relaxed);
+        match synced {
             Ok(_) if waiting.is_empty() => {}
             Ok(_) => {
                 // The task lives until this thread has ended; without it the slots settle as they are dropped.

@@ -33,14 +33,26 @@ impl Node {
             (None, Some(_)) => "ok".to_owned(),
         };
         let writable = self.health.is_writable();
+        // The disk may be slow; what waits for it in vain may not.
+        let (waits, disk_hangs) = match self.health.awaited() {
+            Some((waited, disk_hangs)) if waited > limit => (true, disk_hangs),
+            _ => (false, false),
+        };
         Readiness {
             bus,
             outbox: if status.outbox_takes { "ok" } else { "the outbox refuses events: see the log lines" },
-            log: if writable { "ok" } else { "the log refuses events: see the log lines" },
+            log: match (writable, waits, disk_hangs) {
+                (false, ..) => "the log refuses events: see the log lines",
+                (true, true, true) => "the disk does not confirm what is written: publishes are answered 503",
+                (true, true, false) => {
+                    "what is written is not confirmed, though the disk is not busy with it"
+                }
+                (true, false, _) => "ok",
+            },
             drain: if self.is_draining() { "shutting down" } else { "ok" },
-            // The bus is there and the disk takes events, and yet a probe does not come back: one of the stages
-            // between them stands still.
-            stalled: overdue && writable && is_connected && !self.is_draining(),
+            // The bus is there and the disk takes events, and yet a probe does not come back, or nobody is told that
+            // the disk has them: one of the stages between them stands still.
+            stalled: (overdue && is_connected || waits && !disk_hangs) && writable && !self.is_draining(),
         }
     }
 }

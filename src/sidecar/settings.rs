@@ -4,8 +4,11 @@ use crate::auth::{
     AuthError, AuthOptions, Authority, KeyError, Revocations, SharedToken, TokenRules, WebhookOptions,
     read_secret,
 };
+use crate::cipher::{KeyFileError, Keyring};
 use crate::config::{Config, ListenAddress, SocketMode};
 use crate::intake::IntakeLimits;
+use crate::log::Rule;
+use crate::redact::RedactRule;
 use crate::server::{
     Address, ConnectionLimits, OriginPolicy, PrivateRules, Settings, SystemGroup, SystemUser, Tls, TlsError,
     TlsOptions,
@@ -66,6 +69,34 @@ pub(super) fn settings(config: &Config, keys: Keys) -> Settings {
         ban: limits.ban,
         probe_interval: config.bus.probe_interval,
     }
+}
+
+/// The keys of what is kept on disk.
+pub(crate) fn keyring(config: &Config) -> Result<Keyring, KeyFileError> {
+    let path = &config.log.encryption_key_file;
+    if path.as_os_str().is_empty() { Ok(Keyring::none()) } else { Keyring::load(path) }
+}
+
+/// What is stripped from events.
+pub(super) fn redact_rules(config: &Config) -> impl Iterator<Item = RedactRule> {
+    config
+        .channels
+        .iter()
+        .map(|rule| RedactRule { pattern: rule.pattern.clone(), paths: rule.redact.clone() })
+}
+
+/// What is kept of events: the rules of channels, as the log knows them.
+pub(super) fn kept(config: &Config) -> Vec<Rule> {
+    config
+        .channels
+        .iter()
+        .map(|rule| Rule {
+            pattern: rule.pattern.clone(),
+            ttl: rule.ttl,
+            max_events: rule.max_events.map(|most| most.get()),
+            store: rule.store,
+        })
+        .collect()
 }
 
 /// What those who come are asked for.

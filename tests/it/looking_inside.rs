@@ -71,6 +71,7 @@ async fn doctor_finds_nothing_wrong_with_a_node_that_is_well() {
         "log directory",
         "disk",
         "disk speed",
+        "port",
         "bus server",
         "node",
         "bus",

@@ -19,6 +19,9 @@ mod idempotency;
 /// What an app sends: every body form, ids, ttl, tags, acknowledgement levels, the Unix socket.
 mod publish;
 
+/// Fields that are stripped from events, whatever way these come.
+mod redaction;
+
 /// Long-poll.
 mod poll;
 /// Paths that the operator names, and closing when a job is done, on every transport.
@@ -60,6 +63,8 @@ mod tls;
 mod clock;
 /// What was acknowledged survives `kill -9` and a full disk.
 mod durability;
+/// What is kept on disk says nothing to who has not the key.
+mod encryption;
 /// Each event once and in order, whatever breaks.
 mod exactness;
 /// What a client may take, and how one is cut off.

@@ -3,14 +3,17 @@
 
 use crate::support::{
     Address, HttpClient, PATIENCE, Setup, TestSidecar, eventually, number_from_environment, run_command,
+    within,
 };
 use rustix::io::FdFlags;
 use rustix::process::Signal;
 use serde_json::json;
+use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd as _};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -110,6 +113,69 @@ async fn the_watchdog_is_fed_by_what_readiness_sees() {
     sidecar.signal(Signal::CONT);
     ear.hear("WATCHDOG=1").await;
     sidecar.still_healthy().await;
+}
+
+/// One thread of a node that stands still while all others go on, as if it hung.
+struct HeldThread(Child);
+
+/// Stops threads; see there.
+const HOLD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/hold_thread.py");
+
+impl HeldThread {
+    async fn hold(pid: u32, name: &str) -> Self {
+        let mut child = Command::new("python3")
+            .args([HOLD, "hold", &pid.to_string(), name])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("Python starts");
+        let mut said = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
+        let said = tokio::task::spawn_blocking(move || {
+            let mut line = String::new();
+            said.read_line(&mut line).map(|_| line)
+        });
+        let line = within("the thread is held", said).await.expect("it does not panic").expect("a line");
+        assert_eq!(line, "held\n", "{name} of {pid}");
+        Self(child)
+    }
+
+    fn release(mut self) {
+        drop(self.0.stdin.take());
+        assert!(self.0.wait().expect("our own child").success());
+    }
+}
+
+#[tokio::test]
+async fn a_stage_that_stands_still_starves_the_watchdog() {
+    for stage in ["log-append", "log-sync"] {
+        let ear = Ear::new();
+        let setup = managed(&ear).environment("WATCHDOG_USEC", "300000").wrapper(&["python3", HOLD, "allow"]);
+        let mut sidecar = setup.start().await;
+        ear.hear("READY=1").await;
+        ear.hear("WATCHDOG=1").await;
+        let held = HeldThread::hold(sidecar.pid(), stage).await;
+        // Somebody must want something of it.
+        let mut app = sidecar.app();
+        let publisher =
+            tokio::spawn(
+                async move { app.post_json("/v1/publish", &json!({"channel": "a"})).await.status() },
+            );
+        ear.hear("STATUS=not ready*").await;
+        eventually("no word of life", async || {
+            ear.heard();
+            tokio::time::sleep(Duration::from_millis(600)).await;
+            (!ear.heard().iter().any(|message| has_line(message, "WATCHDOG=1"))).then_some(())
+        })
+        .await;
+        // It is one thread: the others answer.
+        assert_eq!(sidecar.admin().get("/healthz").await.status(), 200, "{stage}");
+        assert_eq!(sidecar.admin().get("/readyz").await.status(), 503, "{stage}");
+        assert_eq!(within("an answer", publisher).await.expect("no panic"), 503, "{stage}");
+        held.release();
+        ear.hear("WATCHDOG=1").await;
+        sidecar.ready().await;
+        sidecar.still_healthy().await;
+    }
 }
 
 #[tokio::test]
