@@ -78,6 +78,8 @@ mod scale;
 /// Clients that do not read.
 mod slow_clients;
 
+/// Attacks on the whole: bombs of patterns, forged cursors, what could be learnt from logs and metrics.
+mod attacks;
 /// A disk that hangs, or fails once.
 mod bad_disk;
 /// WebSocket frames that break RFC 6455 or a limit.
