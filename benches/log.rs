@@ -1,6 +1,7 @@
-//! What the event log costs: `cargo bench --bench log [-- EVENTS] [tight] [sustained]`.
+//! What the event log costs: `cargo bench --bench log [-- EVENTS] [tight] [sustained] [encrypted]`.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use sidewire::cipher::Keyring;
 use sidewire::event::{
     Channel, Data, Event, EventId, EventName, Filter, Interest, Json, Pattern, Position, Tags, Ttl,
 };
@@ -133,15 +134,27 @@ fn percentiles(name: &str, mut times: Vec<Duration>, note: String) {
     println!("{name:24} p50 {:7.3} p99 {:7.3} max {:7.3} ms  {note}", at(500), at(990), at(1000));
 }
 
+/// A log in a directory, encrypted if that was asked for.
+fn options(dir: &std::path::Path) -> LogOptions {
+    let mut options = LogOptions::new(dir.join("log"));
+    if std::env::args().any(|arg| arg == "encrypted") {
+        let path = dir.join("keys");
+        std::fs::write(&path, "5a".repeat(32)).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        options.keyring = Keyring::load(&path).unwrap();
+    }
+    options
+}
+
 fn appends(size: usize, sync: bool) {
     let dir = tempfile::tempdir().unwrap();
-    let log = Log::open(LogOptions::new(dir.path().join("log"))).unwrap();
+    let log = Log::open(options(dir.path())).unwrap();
     let mut random = Random(7);
     let total = if sync { 2000 * size.min(64) } else { 300_000 };
     let first = log.next_position().0;
     let time = now();
     let events: Vec<_> = (0..total as u64).map(|n| event(&log, first + n, time, &mut random)).collect();
-    let start = Instant::now();
+    let (start, cpu_start) = (Instant::now(), cpu());
     let mut behind = 0;
     for group in events.chunks(size) {
         while let Err(error) = log.append(group) {
@@ -153,11 +166,12 @@ fn appends(size: usize, sync: bool) {
             log.sync().unwrap();
         }
     }
-    let took = start.elapsed();
+    let (took, cpu) = (start.elapsed(), cpu() - cpu_start);
     println!(
-        "append, groups of {size:3}, {:9} {:>9.0} events/s (waited {behind} times, fsync {:?})",
+        "append, groups of {size:3}, {:9} {:>9.0} events/s, {:.2} µs of CPU each (waited {behind} times, fsync {:?})",
         if sync { "synced" } else { "unsynced" },
         total as f64 / took.as_secs_f64(),
+        cpu.as_secs_f64() * 1e6 / total as f64,
         log.stats().last_fsync,
     );
     log.close();
@@ -167,7 +181,7 @@ fn appends(size: usize, sync: bool) {
 fn sustained() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
-    let log = Log::open(LogOptions { max_bytes: 32 << 20, ..LogOptions::new(&path) }).unwrap();
+    let log = Log::open(LogOptions { max_bytes: 32 << 20, ..options(dir.path()) }).unwrap();
     let mut random = Random(5);
     let (mut worst, mut slowest) = (0, Duration::ZERO);
     let start = Instant::now();
@@ -211,7 +225,7 @@ fn main() {
 
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
-    let mut options = LogOptions::new(&path);
+    let mut options = options(dir.path());
     if std::env::args().any(|arg| arg == "tight") {
         options.max_bytes = 72 << 20;
     }
@@ -319,7 +333,7 @@ fn main() {
         ..Query::default()
     });
     let all = on(&[">".to_owned()]);
-    let start = Instant::now();
+    let (start, cpu_start) = (Instant::now(), cpu());
     let (mut at, mut count) = (Position::ZERO, 0);
     while at < head {
         let budget = Budget { events: 1000, bytes: 1 << 20 };
@@ -327,5 +341,10 @@ fn main() {
         count += page.events.len();
         at = page.reached;
     }
-    println!("replay of {count} events {:?}, RSS {} MB", start.elapsed(), rss_mb());
+    println!(
+        "replay of {count} events {:?}, {:?} of CPU, RSS {} MB",
+        start.elapsed(),
+        cpu() - cpu_start,
+        rss_mb()
+    );
 }

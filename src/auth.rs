@@ -13,6 +13,7 @@ mod identity;
 mod issuer;
 mod jitter;
 mod keys;
+mod known;
 mod permissions;
 mod refusal;
 mod revocations;
@@ -34,10 +35,12 @@ pub use webhook::{OnError, Question, WebhookOptions};
 use crate::event::UnixMs;
 use issuer::Issuer;
 use keys::VerificationKey;
+use known::{Fingerprint, KnownTokens};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 use token::Unverified;
 use webhook::Webhook;
 
@@ -73,6 +76,7 @@ pub struct Authority {
     default: Vec<GrantTemplate>,
     anonymous: Option<Arc<Identity>>,
     revocations: Arc<Revocations>,
+    known: KnownTokens,
 }
 
 /// Why there is no authority with these options.
@@ -182,6 +186,7 @@ impl Authority {
             default: options.default.clone(),
             anonymous,
             revocations,
+            known: KnownTokens::default(),
         })
     }
 
@@ -227,6 +232,22 @@ impl Authority {
         if self.is_revoked(&identity, now) {
             return Err(Reason::Revoked.into());
         }
+        Ok(identity)
+    }
+
+    /// The same for a token that comes with a request, as it may have come with the one before.
+    pub async fn identify_again(&self, token: &str, now: UnixMs) -> Result<Arc<Identity>, Refusal> {
+        let fingerprint = Fingerprint::of(token);
+        let keys_since = self.issuer.as_ref().and_then(|issuer| issuer.keys_since());
+        if let Some(identity) = self.known.find(fingerprint, now, keys_since) {
+            return match self.is_revoked(&identity, now) {
+                true => Err(Reason::Revoked.into()),
+                false => Ok(identity),
+            };
+        }
+        let begun = Instant::now();
+        let identity = Arc::new(self.identify(token, now).await?);
+        self.known.note(fingerprint, identity.clone(), begun);
         Ok(identity)
     }
 

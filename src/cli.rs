@@ -181,6 +181,8 @@ pub enum LogCommand {
     Verify(LogArgs),
     /// Print every event, one JSON object a line
     Export(LogArgs),
+    /// Print every event that the bus refused, one JSON object a line
+    Rejected(LogArgs),
 }
 
 /// Options of `log`.
@@ -192,13 +194,18 @@ pub struct LogArgs {
     /// Directory of the event log
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// File with the keys that it is encrypted with
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
 }
 
 impl LogArgs {
     /// The sources of the configuration that tells where the log is.
     pub fn sources(self) -> Sources {
         let mut sources = Sources::of_process(self.config);
-        sources.flags = vec![data_dir_flag(self.data_dir)];
+        let key_file = path_values(self.key_file);
+        let key_file = Flag { key: "log.encryption_key_file", name: "--key-file", values: key_file };
+        sources.flags = vec![data_dir_flag(self.data_dir), key_file];
         sources
     }
 }
@@ -235,8 +242,11 @@ pub fn parse() -> Cli {
 }
 
 fn data_dir_flag(directory: Option<PathBuf>) -> Flag {
-    let values = directory.iter().map(|path| path.to_string_lossy().into_owned()).collect();
-    Flag { key: "log.dir", name: "--data-dir", values }
+    Flag { key: "log.dir", name: "--data-dir", values: path_values(directory) }
+}
+
+fn path_values(path: Option<PathBuf>) -> Vec<String> {
+    path.iter().map(|path| path.to_string_lossy().into_owned()).collect()
 }
 
 #[cfg(test)]
@@ -271,7 +281,8 @@ mod tests {
             "subscribe a --history 5",
             "history a --event x --since 2024-01-01T00:00:00Z --until 1700000000000 --limit 5 --json",
             "log stats --data-dir /d",
-            "log verify",
+            "log verify --key-file /k",
+            "log rejected",
             "log export",
             "bench --clients 5 --rate 100 --seconds 2 --size 64",
             "health --admin 127.0.0.1:7090",

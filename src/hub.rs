@@ -14,6 +14,7 @@ mod feed;
 mod patterns;
 mod ring_budget;
 mod senders;
+mod twins;
 
 pub use audience::Audience;
 pub use batch::Batch;
@@ -30,6 +31,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
+use twins::Twins;
 
 /// How the rings are bounded.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +63,7 @@ pub struct Hub {
     /// The same of events that are shown early, by their number.
     early_audiences: Mutex<Audiences>,
     senders: Senders,
+    twins: Twins,
     /// How far the shards of the bus have been shown; none on a bus of one.
     marks: RwLock<Option<Marks>>,
 }
@@ -83,6 +86,7 @@ impl Hub {
             audiences: Mutex::new(Audiences::after(head.0)),
             early_audiences: Mutex::default(),
             senders: Senders::default(),
+            twins: Twins::default(),
             marks: RwLock::default(),
         })
     }
@@ -97,7 +101,9 @@ impl Hub {
     pub fn show(&self, group: &[Arc<Shown>], accepted: Instant) -> usize {
         let Some(newest) = group.last() else { return 0 };
         let now = Instant::now();
-        self.early.note_twins(group);
+        for (position, sender) in self.early.twins_in(group) {
+            self.twins.add(position, sender);
+        }
         // Held from the first ring to the head: a feed is then created either before a group or after it,
         // never in the middle, so the head at its creation says truly what its ring covers.
         let feeds = self.feeds.read().unwrap_or_else(PoisonError::into_inner);
@@ -124,7 +130,7 @@ impl Hub {
 
     /// Whoever learns of this can read up to it: it comes after the head.
     fn note_shown(&self, group: &[Arc<Shown>], newest: &Shown) {
-        self.early.note_returns(group);
+        self.early.note_returns(group, self.twins.among(group));
         self.senders.note_group(group);
         if let Some(marks) = newest.event.marks() {
             *self.marks.write().unwrap_or_else(PoisonError::into_inner) = Some(marks.clone());
@@ -141,10 +147,18 @@ impl Hub {
         self.senders.note(sender, shard);
     }
 
-    /// An event has come that the log had already under its id. Only one caller at a time, the one of
-    /// [`Hub::show`], after all that came before it.
-    pub fn note_dropped(&self, event: &Event) {
+    /// An event has come that the log had already under its id, at `position`. Only one caller at a time, the one
+    /// of [`Hub::show`], after all that came before it.
+    pub fn note_dropped(&self, event: &Event, position: Position) {
+        if let Some(sender) = event.sender() {
+            self.twins.add(position, sender);
+        }
         self.early.note_dropped(event, self.head());
+    }
+
+    /// Whose an event of the log is besides, if it came twice under its id.
+    pub fn twin_of(&self, event: &Event) -> Option<Sender> {
+        self.twins.of(event)
     }
 
     /// Whether all that a client has besides what it has come to has been shown, up to the head as it is after
@@ -218,7 +232,6 @@ impl Hub {
     /// Lets go of batches that are older than the rings keep; called now and then while nothing is published.
     /// True when none are left.
     pub fn trim(&self, now: Instant) -> bool {
-        self.early.trim(now);
         let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
         budget.enforce(self.limits.total_bytes, self.limits.age, now);
         budget.is_empty()

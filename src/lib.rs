@@ -14,6 +14,7 @@ pub mod event;
 // The flow in, and how a publish is read.
 pub mod intake;
 pub mod publish;
+pub mod redact;
 
 // Who may do what, and what nodes tell each other about it.
 pub mod auth;
@@ -37,6 +38,7 @@ pub mod websocket;
 
 // Around it: what it is told, what it counts, how it is put together.
 pub mod audit;
+pub mod cipher;
 pub mod cli;
 pub mod config;
 pub mod metrics;

@@ -18,6 +18,7 @@ mod generation;
 mod ids;
 mod journal;
 mod keeper;
+mod keys;
 mod liveness;
 mod marks;
 mod memtable;
@@ -49,12 +50,14 @@ mod wire;
 mod writer;
 
 pub use error::{AppendError, DeleteError, OpenError, ReadError};
+pub use keys::KeyUse;
 pub use options::{ID_LIMIT, ID_WINDOW, LogObserver, LogOptions, LogStats, Numbering, Rule};
 pub use query::{Order, Query, QueryPage};
 pub use read::{Budget, Page, Resume, ResumeStatus};
 pub use search::Sought;
 pub use verify::{ExportError, VerifyReport};
 
+use crate::cipher::{KeyId, Keyring};
 use crate::event::{
     Channel, Cursor, Epoch, Event, EventId, Expiry, Filter, Interest, Marks, Place, Position, Ttl, UnixMs,
 };
@@ -128,12 +131,12 @@ impl Log {
         })
     }
 
-    /// The first position by which a reader has all that a cursor says: the place of a cursor of one order; where
-    /// nodes have several, at or after that. Reads the log.
-    pub fn reached_by(&self, cursor: &Cursor) -> Result<Option<Position>, ReadError> {
+    /// The position before which all stands that comes before a cursor: its own, but where nodes have several orders
+    /// perhaps later. Reads the log.
+    pub fn end_of(&self, cursor: &Cursor) -> Result<Option<Position>, ReadError> {
         match cursor.place {
             Place::At(_) => self.position_of(cursor),
-            Place::Marks(_) => self.shared().reached_by(cursor),
+            Place::Marks(_) => self.shared().end_of(cursor),
         }
     }
 
@@ -164,10 +167,14 @@ impl Log {
     /// is alone. May read the log.
     pub fn on_bus(&self) -> Option<Vec<(Epoch, Position)>> {
         let epochs = self.shared().eras().shards();
-        let marks = match self.cursors().of(self.head()).place {
+        let head = self.head();
+        let marks = match self.cursors().of(head).place {
             _ if epochs.is_empty() => return None,
             Place::At(position) => vec![position],
-            Place::Marks(marks) => marks.positions().to_vec(),
+            Place::Marks(marks) => {
+                lock(&self.shared().trail).begin_at(head, &marks);
+                marks.positions().to_vec()
+            }
         };
         Some(epochs.into_iter().zip(marks).collect())
     }
@@ -321,23 +328,34 @@ impl Log {
     }
 
     /// Reads everything that is in a directory and says what is wrong. No process may have it open.
-    pub fn verify(dir: &Path) -> Result<VerifyReport, OpenError> {
-        verify::verify(dir)
+    pub fn verify(dir: &Path, keyring: &Keyring) -> Result<VerifyReport, OpenError> {
+        verify::verify(dir, keyring)
     }
 
     /// What the log in a directory says about itself, and which it is. No process may have it open; nothing in
     /// it changes.
-    pub fn inspect(dir: &Path) -> Result<(LogStats, Epoch), OpenError> {
-        verify::inspect(dir)
+    pub fn inspect(dir: &Path, keyring: &Keyring) -> Result<(LogStats, Epoch), OpenError> {
+        verify::inspect(dir, keyring)
+    }
+
+    /// What each key is needed for in a directory, whether it is known or not. As above.
+    pub fn key_uses(dir: &Path) -> Result<Vec<KeyUse>, OpenError> {
+        verify::key_uses(dir)
+    }
+
+    /// How many packed parts need a key.
+    pub fn packed_with(&self, key: KeyId) -> usize {
+        self.shared().packed_with(key)
     }
 
     /// Hands every kept event to `each`, in order, and says how many there were. No process may have the log
     /// open; nothing in it changes.
     pub fn export(
         dir: &Path,
+        keyring: &Keyring,
         each: &mut dyn FnMut(Cursor, &Event) -> io::Result<()>,
     ) -> Result<u64, ExportError> {
-        verify::export(dir, each)
+        verify::export(dir, keyring, each)
     }
 
     fn shared(&self) -> &Shared {
@@ -443,7 +461,7 @@ impl Shared {
         if access == Access::Full {
             reserve.prepare();
         }
-        let deletions = Deletions::read(directory.path());
+        let deletions = Deletions::read(directory.path(), &options.keyring);
         let counters = Counters {
             damaged: AtomicU64::new(found.damaged),
             quarantined: AtomicU64::new(found.quarantined),

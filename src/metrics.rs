@@ -71,6 +71,8 @@ pub struct Metrics {
     pub conflated_events: IntCounter,
     /// Events that wait for their time on a channel of which only the newest counts.
     pub held_events: IntGauge,
+    /// Fields that were stripped from events, by rules of channels.
+    pub redacted_fields: IntCounter,
     /// From the parsed request to its answer.
     pub publish_seconds: Histogram,
     /// From the acceptance of an event to its write to a socket, of a sample of the deliveries.
@@ -97,6 +99,8 @@ pub struct Metrics {
     pub resident_bytes: IntGauge,
     /// What a remote bus says of itself.
     pub bus: BusMetrics,
+    /// Connections of clients that were closed before they said anything.
+    pub refused_connections: IntCounter,
     controls: IntCounterVec,
     /// The last probe's way through the bus.
     pub probe_seconds: Histogram,
@@ -217,6 +221,11 @@ impl Metrics {
                 "Events that a newer one replaced, on channels with when_over = latest",
             ),
             held_events: gauge(&registry, "held_events", "Events that wait for their time on such channels"),
+            redacted_fields: counter(
+                &registry,
+                "redacted_fields_total",
+                "Fields stripped from events by the rules of channels",
+            ),
             publish_seconds: histogram(
                 &registry,
                 "publish_duration_seconds",
@@ -309,6 +318,11 @@ impl Metrics {
                     "How long the oldest of them has waited",
                 ),
             },
+            refused_connections: counter(
+                &registry,
+                "connections_refused_total",
+                "Connections of clients that were closed at once: there was no room for more",
+            ),
             controls: counters(
                 &registry,
                 "controls_total",

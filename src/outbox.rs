@@ -23,15 +23,18 @@ mod tests;
 mod writer;
 
 pub use error::{AppendError, OpenError, ReadError};
-pub use rejected::Refused;
+pub use rejected::{Refused, RejectedError};
 pub use search::{Sought, Waiting};
 
 use crate::bus::backend::Origin;
+use crate::cipher::{KeyId, Keyring};
 use crate::event::{Event, UnixMs};
 use index::Index;
 use rejected::Rejected;
 use settled::Note;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -109,22 +112,54 @@ struct Counters {
 
 impl Outbox {
     /// Opens the outbox of a directory that no other process uses, or makes one. Events of earlier runs that
-    /// are whole are kept, whatever is damaged beside them.
-    pub fn open(dir: &Path, limits: Limits) -> Result<Outbox, OpenError> {
+    /// are whole are kept, whatever is damaged beside them. What it writes is encrypted with these keys.
+    pub fn open(dir: &Path, limits: Limits, keyring: &Keyring) -> Result<Outbox, OpenError> {
         directory::prepare(dir)?;
         let (note, settled) = Note::open(dir);
-        let found = recovery::recover(dir, settled)?;
+        let found = recovery::recover(dir, settled, keyring)?;
         let segment_bytes = (limits.max_bytes / LEAST_SEGMENTS).min(MOST_SEGMENT_BYTES);
         let shared = Shared {
             limits,
-            writer: Mutex::new(Writer::new(dir, segment_bytes, found.last)),
+            writer: Mutex::new(Writer::new(dir, keyring, segment_bytes, found.last)),
             index: Mutex::new(found.index),
             note: Mutex::new(note),
-            rejected: Rejected::new(dir),
+            rejected: Rejected::new(dir, keyring),
             counters: Counters::default(),
         };
         shared.count(&lock(&shared.index));
         Ok(Outbox(Arc::new(shared)))
+    }
+
+    /// The names of the files in a directory that need a key, sorted, for each key.
+    pub fn key_uses(dir: &Path) -> io::Result<BTreeMap<KeyId, Vec<String>>> {
+        let mut uses: BTreeMap<KeyId, Vec<String>> = BTreeMap::new();
+        if !dir.is_dir() {
+            return Ok(uses);
+        }
+        let mut names = directory::names(dir)?;
+        names.sort();
+        for name in names {
+            let path = dir.join(&name);
+            let keys = match segment::number_in(&name) {
+                Some(_) => recovery::key_of(&path)?.into_iter().collect(),
+                None if rejected::FILES.contains(&&*name) => rejected::keys_of(&path)?,
+                None => BTreeSet::new(),
+            };
+            for key in keys {
+                uses.entry(key).or_default().push(name.clone());
+            }
+        }
+        Ok(uses)
+    }
+
+    /// Hands each event of a directory that the bus refused to `each`, the oldest first, as the line of JSON that was
+    /// kept of it, decrypted.
+    pub fn rejected(
+        dir: &Path,
+        keyring: &Keyring,
+        each: &mut dyn FnMut(&str) -> io::Result<()>,
+    ) -> Result<(), RejectedError> {
+        rejected::read(dir, keyring, each)
     }
 
     /// Appends a group in order: all of it is safe on the disk when this returns, or nothing of it was taken.

@@ -10,6 +10,7 @@ use crate::control::Control;
 use crate::event::{Channel, Draft, Event, EventId, Position, UnixMs};
 use crate::log::Log;
 use crate::metrics::Metrics;
+use crate::redact::{Opaque, Redactor};
 use conflater::Passed;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -43,6 +44,7 @@ pub struct Publisher {
     bus: Arc<dyn Bus>,
     log: Log,
     metrics: Arc<Metrics>,
+    redactor: Redactor,
     timeout: Duration,
     conflater: Arc<Conflater>,
 }
@@ -68,14 +70,26 @@ pub struct Published {
 
 impl Publisher {
     /// A publisher that waits at most `timeout` for an answer.
-    pub fn new(bus: Arc<dyn Bus>, log: Log, metrics: Arc<Metrics>, timeout: Duration) -> Self {
+    pub fn new(
+        bus: Arc<dyn Bus>,
+        log: Log,
+        metrics: Arc<Metrics>,
+        redactor: Redactor,
+        timeout: Duration,
+    ) -> Self {
         let conflater = Conflater::new(bus.clone(), metrics.clone());
-        Self { bus, log, metrics, timeout, conflater }
+        Self { bus, log, metrics, redactor, timeout, conflater }
     }
 
     /// What holds back events that come too fast for their channel.
     pub fn conflater(&self) -> &Arc<Conflater> {
         &self.conflater
+    }
+
+    /// Whether the fields that are to be stripped from a draft can be told. If not, nothing is left of its data
+    /// when it is published all the same.
+    pub fn check(&self, draft: &Draft) -> Result<(), Opaque> {
+        self.redactor.check(&draft.channel, &draft.data)
     }
 
     /// Publishes drafts in order; one entry each comes back, in the same order. All of them are refused or
@@ -94,8 +108,13 @@ impl Publisher {
         // For `ack=none`, whose publisher does not wait until the replica has looked at the ids.
         let mut known: Vec<Option<Position>> = Vec::new();
         let mut longest: Option<Duration> = None;
-        for (index, PacedDraft { draft, interval }) in drafts.into_iter().enumerate() {
+        for (index, PacedDraft { mut draft, interval }) in drafts.into_iter().enumerate() {
             longest = longest.max(interval);
+            // Before anybody else sees it: the bus, the disk, clients.
+            let stripped = self.redactor.strip(&draft.channel, &mut draft.data);
+            if stripped > 0 {
+                self.metrics.redacted_fields.inc_by(stripped);
+            }
             let id_given = draft.id.is_some();
             let id = draft.id.unwrap_or_else(EventId::fresh);
             names.push((id.clone(), draft.channel.clone()));

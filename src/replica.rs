@@ -14,10 +14,11 @@ pub use settler::Settler;
 
 use crate::bus::Inflow;
 use crate::codec::Shown;
-use crate::event::Event;
+use crate::event::{Event, Position};
 use crate::hub::Hub;
 use crate::log::Log;
 use crate::metrics::Metrics;
+use crate::redact::Redactor;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -99,7 +100,10 @@ enum Showing {
         shown: Arc<Shown>,
     },
     /// From a bus, but the log has it already under its id.
-    Dropped(Arc<Event>),
+    Dropped {
+        event: Arc<Event>,
+        position: Position,
+    },
     Probe(oneshot::Sender<()>),
 }
 
@@ -119,7 +123,7 @@ const WAVE: usize = 32;
 const TRIM_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Replica {
-    /// Starts the stages.
+    /// Starts the stages. `redactor` is for events that others published.
     pub fn start(
         inflow: Arc<Inflow>,
         log: Log,
@@ -127,6 +131,7 @@ impl Replica {
         policy: SyncPolicy,
         refusal: Refusal,
         metrics: Arc<Metrics>,
+        redactor: Redactor,
     ) -> std::io::Result<Self> {
         let health = Arc::<Health>::default();
         let (to_fan_out, showing) = mpsc::channel(GROUPS_IN_FLIGHT);
@@ -138,8 +143,16 @@ impl Replica {
             std::thread::Builder::new().name("log-sync".into()).spawn(move || settling.run())?;
         let nudged = inflow.clone();
         let nudging = tokio::spawn(async move { nudged.keep_nudging().await });
-        let writer =
-            writer::Writer { inflow, log, settler, to_fan_out, metrics, health: health.clone(), refusal };
+        let writer = writer::Writer {
+            inflow,
+            log,
+            settler,
+            to_fan_out,
+            metrics,
+            health: health.clone(),
+            refusal,
+            redactor,
+        };
         let writer_thread = std::thread::Builder::new().name("log-append".into()).spawn(|| writer.run())?;
         Ok(Self {
             writer: writer_thread,
@@ -207,9 +220,9 @@ fn show(hub: &Hub, first: Showing, showing: &mut mpsc::Receiver<Showing>) -> usi
                 woken += group.take().map_or(0, |(events, accepted)| hub.show(&events, accepted));
                 woken += hub.show_early(number, shown);
             }
-            Showing::Dropped(event) => {
+            Showing::Dropped { event, position } => {
                 woken += group.take().map_or(0, |(events, accepted)| hub.show(&events, accepted));
-                hub.note_dropped(&event);
+                hub.note_dropped(&event, position);
             }
             Showing::Probe(returned) => probes.push(returned),
         }

@@ -8,6 +8,7 @@
 mod access;
 mod admin;
 mod app;
+mod capacity;
 mod channel_rates;
 mod client;
 mod client_publish;
@@ -34,12 +35,14 @@ mod registry;
 mod request;
 mod request_subscription;
 mod stream;
+mod system_name;
 mod tls;
 mod trace;
 mod websocket;
 
 pub use admin::Admin;
 pub use app::App;
+pub use capacity::Capacity;
 pub use client::Client;
 pub use connection::ConnectionLimits;
 pub use control::{Controls, keep_exchanging};
@@ -48,4 +51,5 @@ pub use listener::{Address, Listener};
 pub use node::{Node, Settings};
 pub use readiness::Readiness;
 pub use registry::Registry;
+pub use system_name::{SystemGroup, SystemUser};
 pub use tls::{Tls, TlsError, TlsOptions};

@@ -4,18 +4,23 @@ mod backends;
 mod bus;
 mod settings;
 
+pub(crate) use settings::keyring;
+
 pub use backends::{nats_kept, nats_options, nats_patterns, redis_options};
 
 use crate::audit::Audit;
 use crate::auth::{AuthError, Authority, Revocations};
+use crate::cipher::{KeyFileError, Keyring};
 use crate::config::{Config, ListenAddress};
 use crate::hub::{Hub, RingLimits};
-use crate::log::{Log, LogObserver, LogOptions, OpenError, Rule};
+use crate::log::{Log, LogObserver, LogOptions, OpenError};
 use crate::metrics::Metrics;
 use crate::publish::{Publisher, unix_ms};
+use crate::redact::Redactor;
 use crate::replica::{Replica, Shore};
 use crate::server::{
-    Address, Admin, App, Client, Controls, Listener, Node, Readiness, Registry, TlsError, keep_exchanging,
+    Address, Admin, App, Capacity, Client, Controls, Listener, Node, Readiness, Registry, TlsError,
+    keep_exchanging,
 };
 use crate::subscribe::Source;
 use crate::systemd::PassedSockets;
@@ -35,6 +40,11 @@ const INFLOW_AGE: Duration = Duration::from_secs(10);
 /// How long a stop waits for everything that was accepted to be on the bus or on the disk.
 const LAST_RESORT: Duration = Duration::from_secs(10);
 
+/// Where the outbox is kept, in the directory of the log.
+pub(crate) const OUTBOX_DIRECTORY: &str = "outbox";
+
+/// Descriptors besides those of clients: listeners, the app's connections, the log.
+pub(crate) const OTHER_DESCRIPTORS: u64 = 256;
 /// Where revoked tokens are kept, beside the log.
 const REVOKED_FILE: &str = "revoked";
 
@@ -47,6 +57,8 @@ pub struct Sidecar {
     listeners: JoinSet<()>,
     stopping: Stopping,
     certificates: Certificates,
+    redactor: Redactor,
+    keyring: Keyring,
     /// Probes, what is told to other nodes of who is let in, and what has to wait for its time.
     upkeep: [JoinHandle<()>; 3],
 }
@@ -65,6 +77,8 @@ pub enum StartError {
         /// Why.
         error: io::Error,
     },
+    /// The keys of the log cannot be read.
+    Keys(KeyFileError),
     /// The outbox cannot be opened.
     Outbox(crate::outbox::OpenError),
     /// The audit log cannot be written.
@@ -97,6 +111,7 @@ impl fmt::Display for StartError {
                 f,
                 "cannot listen on {address}: {error}; choose another address with `{listener}.listen`, or stop what listens there"
             ),
+            Self::Keys(error) => write!(f, "log.encryption_key_file: {error}"),
             Self::Outbox(error) => write!(f, "the outbox cannot be opened: {error}"),
             Self::Audit(error) => write!(f, "telemetry.audit_file cannot be written: {error}"),
             Self::Auth(error) => error.fmt(f),
@@ -120,6 +135,7 @@ impl Sidecar {
         let certificates = settings::certificates(&config).map_err(StartError::Tls)?;
         metrics.log.max_bytes.set(config.log.max_bytes.0 as i64);
         metrics.queue_max_bytes.set(config.queue.max_bytes.0 as i64);
+        let keyring = settings::keyring(&config).map_err(StartError::Keys)?;
         let audit = match config.telemetry.audit_file.as_os_str().is_empty() {
             true => Audit::default(),
             false => Audit::open(&config.telemetry.audit_file).map_err(StartError::Audit)?,
@@ -127,7 +143,7 @@ impl Sidecar {
         let audit = Arc::new(audit);
         // Bound before the log is opened: a second process on the same addresses fails early and harms nothing.
         let bound = bind(&config, passed)?;
-        let options = log_options(&config, metrics.clone());
+        let options = log_options(&config, metrics.clone(), keyring.clone());
         let log = tokio::task::spawn_blocking(move || Log::open(options))
             .await
             .map_err(|_| StartError::Threads(io::Error::other("the thread that opens the log ended")))?
@@ -142,14 +158,30 @@ impl Sidecar {
         let hub = Hub::new(log.head(), RingLimits::default());
         let order = bus::order(&config);
         let (policy, refusal) = (bus::sync_policy(&config), bus::refusal(&config));
-        let replica =
-            Replica::start(inflow.clone(), log.clone(), hub.clone(), policy, refusal, metrics.clone())
-                .map_err(StartError::Threads)?;
+        let redactor = Redactor::new(settings::redact_rules(&config));
+        // Without a bus nobody else publishes.
+        let arriving = if config.bus.mode().is_some() { redactor.clone() } else { Redactor::default() };
+        let replica = Replica::start(
+            inflow.clone(),
+            log.clone(),
+            hub.clone(),
+            policy,
+            refusal,
+            metrics.clone(),
+            arriving,
+        )
+        .map_err(StartError::Threads)?;
         let registry = Registry::new(node_name());
         let controls = Controls::new(registry.clone(), revocations.clone(), audit.clone(), metrics.clone());
         let shore = Shore::new(log.clone(), hub.clone(), controls.clone());
-        let bus = bus::start(&config, inflow.clone(), shore, &order, &metrics).await?;
-        let publisher = Publisher::new(bus.clone(), log.clone(), metrics.clone(), config.bus.publish_timeout);
+        let bus = bus::start(&config, inflow.clone(), shore, &order, &metrics, keyring.clone()).await?;
+        let publisher = Publisher::new(
+            bus.clone(),
+            log.clone(),
+            metrics.clone(),
+            redactor.clone(),
+            config.bus.publish_timeout,
+        );
         let node = Node::new(
             Arc::new(Source { hub, log: log.clone(), order }),
             publisher,
@@ -173,6 +205,9 @@ impl Sidecar {
         ];
         let stopping = Stopping::default();
         let listeners = serve(bound, &node, &config, &certificates, &stopping);
+        if let Some(key) = keyring.current() {
+            tracing::info!(%key, "events are encrypted on disk");
+        }
         let stats = log.stats();
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
@@ -184,10 +219,11 @@ impl Sidecar {
             took_ms = started.elapsed().as_millis() as u64,
             "started"
         );
-        Ok(Self { node, replica, log, config, listeners, stopping, certificates, upkeep })
+        Ok(Self { node, replica, log, config, listeners, stopping, certificates, redactor, keyring, upkeep })
     }
 
-    /// Puts what can change while it runs in force: limits, origins, routes, heartbeats, keys. Clients stay.
+    /// Puts what can change while it runs in force: limits, origins, routes, heartbeats, keys, what is stripped from
+    /// events. Clients stay.
     pub fn reload(&mut self, mut config: Config) {
         let before = self.node.settings().authority.clone();
         let keys = match settings::keys(&config, &self.node.revocations, before.as_deref()) {
@@ -204,6 +240,17 @@ impl Sidecar {
                 return;
             }
         };
+        match self.keyring.reload() {
+            Ok(true) => self.tell_of_keys(),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::error!(
+                    "not reloaded, the old configuration stays in force: log.encryption_key_file: {error}"
+                );
+                return;
+            }
+        }
+        self.redactor.replace(settings::redact_rules(&config));
         let fixed: [(&str, bool); 10] = [
             ("tls_cert_file", !tls_as_before),
             (
@@ -223,7 +270,7 @@ impl Sidecar {
             ("telemetry.audit_file", self.config.telemetry.audit_file != config.telemetry.audit_file),
             ("telemetry.log_format", self.config.telemetry.log_format != config.telemetry.log_format),
             ("queue", self.config.queue != config.queue),
-            ("channels", self.config.channels != config.channels),
+            ("channels", settings::kept(&self.config) != settings::kept(&config)),
             ("limits.header_timeout", self.config.limits.header_timeout != config.limits.header_timeout),
         ];
         for (key, _) in fixed.iter().filter(|(_, changed)| *changed) {
@@ -235,6 +282,23 @@ impl Sidecar {
         self.node.reload(settings::settings(&config, keys), config.to_json());
         self.config = config;
         tracing::info!("configuration reloaded");
+    }
+
+    /// Says what the keys of the log are now.
+    fn tell_of_keys(&self) {
+        match self.keyring.current() {
+            Some(key) => tracing::info!(%key, "what is written from now on is encrypted with this key"),
+            None => tracing::info!("what is written from now on is not encrypted"),
+        }
+        for key in self.keyring.removed() {
+            let parts = self.log.packed_with(key);
+            if parts > 0 {
+                tracing::warn!(
+                    %key, parts,
+                    "a key that is gone from log.encryption_key_file is still needed: without it the next start is refused"
+                );
+            }
+        }
     }
 
     /// Whether it is ready, and how many clients it has.
@@ -309,16 +373,34 @@ fn bind(config: &Config, passed: PassedSockets) -> Result<Bound, StartError> {
     }
     let was_passed: Vec<&str> = bound.iter().map(|(listener, _)| *listener).collect();
     let sections = [
-        ("app", &config.app.listen, config.app.socket_mode),
-        ("client", &config.client.listen, config.client.socket_mode),
-        ("admin", &config.admin.listen, config.admin.socket_mode),
+        (
+            "app",
+            &config.app.listen,
+            config.app.socket_mode,
+            &config.app.socket_user,
+            &config.app.socket_group,
+        ),
+        (
+            "client",
+            &config.client.listen,
+            config.client.socket_mode,
+            &config.client.socket_user,
+            &config.client.socket_group,
+        ),
+        (
+            "admin",
+            &config.admin.listen,
+            config.admin.socket_mode,
+            &config.admin.socket_user,
+            &config.admin.socket_group,
+        ),
     ];
-    for (listener, addresses, mode) in sections {
+    for (listener, addresses, mode, user, group) in sections {
         if was_passed.contains(&listener) {
             continue;
         }
         for address in addresses {
-            let address = settings::address(address, mode);
+            let address = settings::address(address, mode, user, group);
             match Listener::bind(&address) {
                 Ok(socket) => bound.push((listener, socket)),
                 Err(error) => return Err(StartError::Listen { listener, address, error }),
@@ -337,6 +419,11 @@ fn serve(
 ) -> JoinSet<()> {
     let limits = settings::connection_limits(config);
     let (app, client, admin) = (App::new(node.clone()), Client::new(node.clone()), Admin::new(node.clone()));
+    let capacity = Capacity::new(
+        most_client_sockets(certificates.client.is_some()),
+        config.client.trusted_proxies.clone(),
+        node.metrics.clone(),
+    );
     let mut listeners = JoinSet::new();
     for (listener, socket) in bound {
         let tls = match listener {
@@ -346,7 +433,8 @@ fn serve(
         };
         let proxies = (listener == "client" && config.client.proxy_protocol)
             .then(|| config.client.trusted_proxies.clone().into());
-        let socket = socket.with_tls(tls).with_proxies(proxies);
+        let capacity = (listener == "client").then(|| capacity.clone());
+        let socket = socket.with_tls(tls).with_proxies(proxies).with_capacity(capacity);
         tracing::info!(listener, address = %socket.address(), "listening");
         let stopping = if listener == "client" { &stopping.clients } else { &stopping.others }.subscribe();
         match listener {
@@ -358,19 +446,24 @@ fn serve(
     listeners
 }
 
-fn log_options(config: &Config, metrics: Arc<Metrics>) -> LogOptions {
-    let rules = config.channels.iter().map(|rule| Rule {
-        pattern: rule.pattern.clone(),
-        ttl: rule.ttl,
-        max_events: rule.max_events.map(|most| most.get()),
-        store: rule.store,
-    });
+/// How many clients there are descriptors for, when enough are left for the app and the disk.
+fn most_client_sockets(with_tls: bool) -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let Some(limit) = limit else { return usize::MAX };
+    let left = limit.saturating_sub((limit / 8).max(OTHER_DESCRIPTORS)).max(limit / 2);
+    // TLS ends beside the socket, over a pair of local ones.
+    let most = if with_tls { left / 3 } else { left };
+    usize::try_from(most).unwrap_or(usize::MAX)
+}
+
+fn log_options(config: &Config, metrics: Arc<Metrics>, keyring: Keyring) -> LogOptions {
     LogOptions {
         numbering: bus::numbering(config),
         ttl: config.log.ttl,
         max_bytes: config.log.max_bytes.0,
         compress: config.log.compress,
-        rules: rules.collect(),
+        keyring,
+        rules: settings::kept(config),
         id_window: config.log.id_window,
         id_limit: config.log.id_limit,
         observer: Some(Arc::new(Observer(metrics))),

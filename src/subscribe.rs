@@ -62,20 +62,31 @@ impl Source {
     /// The same for who wants what comes before: where nodes have orders of their own, some of it may stand here
     /// behind the place that the cursor leads to.
     pub fn known_end(&self, cursor: &Cursor) -> Result<Option<Position>, ReadError> {
-        Ok(self.log.reached_by(cursor)?.filter(|position| self.is_known(*position)))
+        Ok(self.log.end_of(cursor)?.filter(|position| self.is_known(*position)))
     }
 
     fn is_known(&self, position: Position) -> bool {
         position <= self.hub.head() || self.log.is_on_bus()
     }
 
-    /// Events of a page without those that a cursor says its holder has, wherever they stand here.
-    pub fn not_had(&self, mut events: Vec<Arc<Event>>, cursor: &Cursor) -> Vec<Arc<Event>> {
-        if let Some(had) = Had::of(cursor) {
-            let cursors = self.log.cursors();
-            events.retain(|event| cursors.of_event(event).epoch != cursor.epoch || !had.has(event));
+    /// Leaves of a page what comes after the one cursor and before the other, wherever it stands here: a node may have
+    /// an order of its own.
+    pub fn keep_between(
+        &self,
+        events: &mut Vec<Arc<Event>>,
+        after: Option<&Cursor>,
+        before: Option<&Cursor>,
+    ) {
+        let cursors = self.log.cursors();
+        if let Some((after, had)) = after.and_then(|after| Some((after, Had::of(after)?))) {
+            events.retain(|event| cursors.of_event(event).epoch != after.epoch || !had.has(event));
         }
-        events
+        // In one order everything before a place is had.
+        if let Some((before, had)) = before.and_then(|before| Some((before, Had::of(before)?)))
+            && before.position().is_none()
+        {
+            events.retain(|event| cursors.of_event(event).epoch != before.epoch || had.has(event));
+        }
     }
 
     /// Events of the log as they are shown to clients.
@@ -337,8 +348,12 @@ impl Subscription {
                 Live::Again => {}
                 Live::Sleep => {
                     self.live = true;
+                    if self.at > shown_up_to {
+                        // It was further on another node. What is early here may be what it got there.
+                        return Poll::Pending;
+                    }
                     // There is nothing for it in between.
-                    self.at = self.at.max(shown_up_to);
+                    self.at = shown_up_to;
                     if over {
                         self.forget_had();
                     }
@@ -490,9 +505,19 @@ impl Subscription {
     fn wants_from(&self, member: &Member, shown: &Shown) -> bool {
         let event = &shown.event;
         self.passes(member, shown)
-            && (self.early.is_empty()
-                || !self.source.hub.early().has_seen(&self.early, member.early_from, event))
-            && member.had.as_ref().is_none_or(|had| !had.has(event))
+            && ((self.early.is_empty() && member.had.is_none()) || !self.has_got(member, event))
+    }
+
+    /// Whether its client has got an event besides everything up to its position.
+    fn has_got(&self, member: &Member, event: &Event) -> bool {
+        let hub = &self.source.hub;
+        let own = hub.early().origin();
+        let has = |sender: Sender| {
+            Some(sender.origin) == own && self.early.has(sender.number, member.early_from)
+                || member.had.as_ref().is_some_and(|had| had.has_of(sender))
+        };
+        [event.sender(), hub.twin_of(event)].into_iter().flatten().any(has)
+            || member.had.as_ref().is_some_and(|had| had.has_in_shard(event))
     }
 
     fn passes(&self, member: &Member, shown: &Shown) -> bool {

@@ -4,6 +4,7 @@
 #[path = "log_crash/power_cut.rs"]
 mod power_cut;
 
+use sidewire::cipher::Keyring;
 use sidewire::event::{
     Channel, Cursor, Data, Event, EventId, EventName, Expiry, Filter, Interest, Json, Pattern, Position, Tags,
 };
@@ -54,7 +55,20 @@ fn event(position: u64) -> Arc<Event> {
 
 fn options(dir: &Path) -> LogOptions {
     // Small, so that packing, new generations and expiry all happen between two kills.
-    LogOptions { max_bytes: 8 << 20, compress: false, ..LogOptions::new(dir) }
+    LogOptions { max_bytes: 8 << 20, compress: false, keyring: keyring(dir), ..LogOptions::new(dir) }
+}
+
+/// The keys of a log, which stand beside its directory if it is encrypted.
+fn keyring(dir: &Path) -> Keyring {
+    let path = dir.with_file_name("keys");
+    if path.exists() { Keyring::load(&path).unwrap() } else { Keyring::none() }
+}
+
+/// Makes a key for the logs in a directory.
+fn make_key(dir: &Path) {
+    let path = dir.join("keys");
+    std::fs::write(&path, "5a".repeat(32)).unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
 }
 
 /// Runs one test of this file in a process of its own.
@@ -109,10 +123,21 @@ fn journals(dir: &Path) -> String {
 
 #[test]
 fn kills_at_any_time_lose_nothing_that_was_shown() {
-    if std::env::var_os(VICTIM).is_some() {
-        return;
+    if std::env::var_os(VICTIM).is_none() {
+        kill_at_any_time(&tempfile::tempdir().unwrap());
     }
-    let dir = tempfile::tempdir().unwrap();
+}
+
+#[test]
+fn kills_of_an_encrypted_log_lose_nothing_that_was_shown() {
+    if std::env::var_os(VICTIM).is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        make_key(dir.path());
+        kill_at_any_time(&dir);
+    }
+}
+
+fn kill_at_any_time(dir: &tempfile::TempDir) {
     let dir = dir.path().join("log");
     let interest = Interest::new([Pattern::parse("c.*").unwrap()]);
     let (mut shown, mut state, mut epoch, mut packed, mut rewritten) = (0u64, 99u64, None, false, false);
@@ -174,7 +199,7 @@ fn kills_at_any_time_lose_nothing_that_was_shown() {
         }
     }
     assert!(packed && rewritten && shown > 0, "{packed} {rewritten}");
-    let report = Log::verify(&dir).unwrap();
+    let report = Log::verify(&dir, &keyring(&dir)).unwrap();
     assert!(
         report.problems.iter().all(|problem| problem.contains("torn") || problem.contains("middle")),
         "{report:?}"

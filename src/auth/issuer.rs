@@ -52,6 +52,11 @@ impl Issuer {
         self.caller.url() == url && self.allowed == allowed
     }
 
+    /// When the keys that count were fetched.
+    pub(super) fn keys_since(&self) -> Option<Instant> {
+        self.known().map(|known| known.since)
+    }
+
     /// The claims of a token, if one of the published keys fits.
     pub(super) async fn verify(
         self: &Arc<Self>,

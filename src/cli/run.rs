@@ -1,7 +1,7 @@
 //! `sidewire run`: start, obey signals, drain.
 
 use crate::config::{Config, LogFormat, Sources};
-use crate::sidecar::Sidecar;
+use crate::sidecar::{OTHER_DESCRIPTORS, Sidecar};
 use crate::systemd::{self, PassedSockets, ServiceManager};
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -43,9 +43,6 @@ pub(super) fn run(sources: Sources) -> ExitCode {
     };
     runtime.block_on(serve(config, sources, passed, filter))
 }
-
-/// Descriptors besides those of clients: listeners, the app's connections, the log.
-const OTHER_DESCRIPTORS: u64 = 256;
 
 /// Raises the limit of open files as far as the system lets us: the usual 1,024 would end at as many clients.
 fn raise_open_files(clients: u64) {

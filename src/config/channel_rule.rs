@@ -5,11 +5,15 @@ use super::problem::Problem;
 use super::rate::PerSecond;
 use super::setting::{Setting, TableReader, written_as_text};
 use crate::event::Pattern;
+use crate::redact::RedactPath;
 use serde_json::Value as Json;
 use std::fmt;
 use std::num::NonZeroU64;
 use std::str::FromStr;
 use std::time::Duration;
+
+/// Most paths of one rule: each is looked for at every field of an event.
+const MOST_REDACTED: usize = 64;
 
 /// One `[[channels]]`. Of all rules the first whose pattern fits a channel counts.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -28,6 +32,8 @@ pub struct ChannelRule {
     pub rate: Option<PerSecond>,
     /// What becomes of more.
     pub when_over: WhenOver,
+    /// Fields that are stripped from the data before anything else happens to it.
+    pub redact: Vec<RedactPath>,
 }
 
 /// What becomes of events that come faster than the rate of their channel.
@@ -64,7 +70,8 @@ impl fmt::Display for WhenOver {
 written_as_text!(WhenOver);
 
 impl ChannelRule {
-    const KEYS: [&'static str; 7] = ["pattern", "ttl", "max_events", "store", "publish", "rate", "when_over"];
+    const KEYS: [&'static str; 8] =
+        ["pattern", "ttl", "max_events", "store", "publish", "rate", "when_over", "redact"];
 }
 
 impl Setting for ChannelRule {
@@ -85,6 +92,7 @@ impl Setting for ChannelRule {
             );
         }
         let when_over = when_over.unwrap_or_default();
+        let redact: Vec<RedactPath> = table.optional("redact").unwrap_or_default();
         let store = table.optional("store").unwrap_or(true);
         if ttl.is_some_and(|ttl| ttl.is_zero()) {
             table.refuse("ttl", "keeps nothing; write store = false, or leave it out for log.ttl");
@@ -95,6 +103,9 @@ impl Setting for ChannelRule {
         if !store && (ttl.is_some() || max_events.is_some()) {
             table.refuse("store", "is false, so nothing is kept; remove ttl and max_events, or store");
         }
+        if redact.len() > MOST_REDACTED {
+            table.refuse("redact", &format!("has too many paths; write at most {MOST_REDACTED}"));
+        }
         let max_events = max_events.and_then(NonZeroU64::new);
         table.finish(pattern.map(|pattern| Self {
             pattern,
@@ -104,6 +115,7 @@ impl Setting for ChannelRule {
             publish,
             rate,
             when_over,
+            redact,
         }))
     }
 
@@ -123,6 +135,9 @@ impl Setting for ChannelRule {
         if let Some(rate) = &self.rate {
             shown.insert("rate".into(), rate.show());
             shown.insert("when_over".into(), self.when_over.show());
+        }
+        if !self.redact.is_empty() {
+            shown.insert("redact".into(), self.redact.show());
         }
         shown.into()
     }

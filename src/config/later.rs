@@ -1,7 +1,7 @@
 //! Keys of later versions. They are refused by name: somebody who sets one relies on what it does.
 
 /// Keys, and sections with all that is in them.
-const LATER: &[&str] = &["log.encryption_key_file", "presence", "channels.redact"];
+const LATER: &[&str] = &["presence"];
 
 /// Whether a later version has this key.
 pub(super) fn is_later(key: &str) -> bool {
@@ -18,7 +18,7 @@ mod tests {
     fn a_section_takes_all_its_keys_along() {
         assert!(is_later("presence"));
         assert!(is_later("presence.ttl"));
-        assert!(is_later("channels.redact"));
+        assert!(is_later("channels.when_over"));
         assert!(!is_later("telemetry.audit_files"));
         assert!(!is_later("authors"));
         assert!(!is_later("bus"));

@@ -55,6 +55,10 @@ section! {
         allowed_hosts: Vec<HostName>,
         /// Who may open it where it is a unix socket.
         socket_mode: SocketMode,
+        /// The system user to whom that socket belongs, by name or number; whoever runs this if empty.
+        socket_user: String,
+        /// Its group.
+        socket_group: String,
         /// Its certificate, with those that it was signed with; no TLS if empty.
         tls_cert_file: PathBuf,
         /// The key of its certificate.
@@ -123,6 +127,10 @@ section! {
         listen: Vec<ListenAddress>,
         /// Who may open it where it is a unix socket.
         socket_mode: SocketMode,
+        /// The system user to whom that socket belongs, by name or number; whoever runs this if empty.
+        socket_user: String,
+        /// Its group.
+        socket_group: String,
         /// Its certificate, with those that it was signed with; no TLS if empty.
         tls_cert_file: PathBuf,
         /// The key of its certificate.
@@ -162,6 +170,10 @@ section! {
         allowed_hosts: Vec<HostName>,
         /// Who may open it where it is a unix socket.
         socket_mode: SocketMode,
+        /// The system user to whom that socket belongs, by name or number; whoever runs this if empty.
+        socket_user: String,
+        /// Its group.
+        socket_group: String,
         /// Its certificate, with those that it was signed with; no TLS if empty.
         tls_cert_file: PathBuf,
         /// The key of its certificate.
@@ -188,6 +200,8 @@ section! {
         sync: LogSync,
         /// Whether events are compressed.
         compress: bool,
+        /// The file with the keys that events are encrypted with; empty for none.
+        encryption_key_file: PathBuf,
         /// How long an id given by a publisher is remembered, so that its repetition is a duplicate.
         id_window: Duration,
         /// How many such ids are remembered at most.

@@ -5,6 +5,7 @@ use super::node::{Node, Table, Value, parse_json};
 use super::problem::{Problem, Source};
 use super::quantity::{ByteSize, format_duration, parse_duration};
 use crate::event::{EventName, Pattern};
+use crate::redact::RedactPath;
 use serde_json::Value as Json;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
@@ -179,6 +180,17 @@ impl Setting for EventName {
 
     fn show(&self) -> Json {
         self.as_str().into()
+    }
+}
+
+impl Setting for RedactPath {
+    fn read(node: &Node) -> Result<Self, Vec<Problem>> {
+        let text = text(node)?;
+        text.parse().map_err(|error| node.problem(format!("{text:?} is no path to fields: {error}")))
+    }
+
+    fn show(&self) -> Json {
+        self.to_string().into()
     }
 }
 

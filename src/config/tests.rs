@@ -63,7 +63,7 @@ fn the_example_names_every_key_and_no_other() {
 fn the_samples_of_the_example_are_valid_and_name_every_key_of_a_table() {
     let config = load(&samples()).unwrap();
     assert_eq!(config.client.routes.len(), 1);
-    assert_eq!(config.channels.len(), 2);
+    assert_eq!(config.channels.len(), 3);
     let shown = config.to_json();
     for key in ["path", "channel", "close_on"] {
         assert!(!shown["client"]["routes"][0][key].is_null(), "{key}");
@@ -71,6 +71,7 @@ fn the_samples_of_the_example_are_valid_and_name_every_key_of_a_table() {
     for key in ["pattern", "ttl", "max_events", "store"] {
         assert!(!shown["channels"][0][key].is_null(), "{key}");
     }
+    assert!(!shown["channels"][2]["redact"].is_null());
 }
 
 #[test]
@@ -190,14 +191,24 @@ fn variables_of_others_are_left_alone() {
 
 #[test]
 fn keys_of_later_versions_are_told_from_unknown_ones() {
-    for text in ["[presence]\nttl = '30m'", "[[channels]]\npattern = 'a'\nredact = ['x']"] {
+    for text in ["[presence]\nttl = '30m'", "[[channels]]\npattern = 'a'\nwhen_over = 'latest'"] {
         assert!(refusal(text).contains("not available in this version"), "{text}: {}", refusal(text));
     }
-    let message = load_environment(&[("SIDEWIRE_LOG__ENCRYPTION_KEY_FILE", "geheim")]).unwrap_err();
-    assert!(message.contains("log.encryption_key_file: not available in this version"), "{message}");
-    assert!(!message.contains("geheim"), "{message}");
     let message = refusal("[bus]\nurl = 'quic://:geheim@host'");
     assert!(message.contains("not available in this version") && !message.contains("geheim"), "{message}");
+}
+
+#[test]
+fn paths_of_fields_are_read_or_refused_with_line_and_reason() {
+    let config = load("[[channels]]\npattern = 'a'\nredact = ['password', '$.card.\"n.o\"']").unwrap();
+    let shown = serde_json::json!(["password", "$.card.\"n.o\""]);
+    assert_eq!(config.to_json()["channels"][0]["redact"], shown);
+    assert_eq!(
+        refusal("[[channels]]\npattern = 'a'\nredact = ['a', 'items[0].b']"),
+        "channels[0].redact[1]: \"items[0].b\" is no path to fields: arrays are passed through; leave `[` and `]` out, or put the name in quotes (my.toml line 3)"
+    );
+    let many = format!("[[channels]]\npattern = 'a'\nredact = [{}]", "'x',".repeat(65));
+    assert!(refusal(&many).contains("channels[0].redact: has too many paths; write at most 64"));
 }
 
 #[test]

@@ -8,16 +8,11 @@
 use crate::codec::Shown;
 use crate::event::{EarlyRange, Event, EventId, Origin, Position, Sender, shard_of};
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{Duration, Instant};
 
 /// Most bytes of early events that wait for slow clients; who is slower gets them when the bus is back.
 const MOST_BYTES: usize = 16 << 20;
-/// Most events of which is known that they came from elsewhere under the id of an early one.
-const MOST_TWINS: usize = 4096;
-/// So long after the last of these, nobody who is still behind is told any more.
-const MEMORY: Duration = Duration::from_secs(300);
 
 /// The early events of this node.
 #[derive(Default)]
@@ -25,8 +20,6 @@ pub struct EarlyLane {
     run: OnceLock<Run>,
     /// The number of the newest one.
     head: AtomicU64,
-    /// How many are known to be twins: nearly always none.
-    twins: AtomicUsize,
     state: RwLock<State>,
 }
 
@@ -48,9 +41,6 @@ struct State {
     returned_at: Position,
     /// Those in the ring whose ids were given by their publishers.
     ids: HashMap<EventId, u64, foldhash::fast::RandomState>,
-    /// Events of the log that came from elsewhere under the id of an early one, with its number; oldest first.
-    twins: VecDeque<(Position, u64)>,
-    last_twin: Option<Instant>,
 }
 
 /// What comes back over one shard, in the order of numbers.
@@ -94,6 +84,11 @@ impl EarlySeen {
     /// What a client has that comes back and got these the last time.
     pub fn resumed(range: EarlyRange) -> Self {
         Self { from: range.from, at: range.to }
+    }
+
+    /// Whether the event of this number is among them, where they count after `after` only.
+    pub fn has(&self, number: u64, after: u64) -> bool {
+        self.from.max(after) < number && number <= self.at
     }
 
     /// Whether it has none that may still come back.
@@ -173,50 +168,42 @@ impl EarlyLane {
         true
     }
 
-    /// Takes note of a group of the log, before anybody can see it: an event from elsewhere under the id of an
-    /// early one stands for that.
-    pub(super) fn note_twins(&self, group: &[Arc<Shown>]) {
-        let Some(origin) = self.origin() else { return };
-        if self.read().ids.is_empty() {
-            return;
+    /// The early events for which others stand that are in a group of the log: under the same ids, but from
+    /// elsewhere. With their positions.
+    pub(super) fn twins_in(&self, group: &[Arc<Shown>]) -> Vec<(Position, Sender)> {
+        let Some(origin) = self.origin() else { return Vec::new() };
+        if self.head.load(Ordering::Acquire) == 0 || self.read().ids.is_empty() {
+            return Vec::new();
         }
-        let mut state = self.write();
-        for event in group.iter().map(|shown| &shown.event).filter(|event| event.id_given) {
-            if event.sender().is_some_and(|sender| sender.origin == origin) {
-                continue;
-            }
-            if let Some(number) = state.ids.remove(&event.id) {
-                state.twins.push_back((event.position, number));
-                if state.twins.len() > MOST_TWINS {
-                    state.twins.pop_front();
-                }
-                state.last_twin = Some(Instant::now());
-            }
-        }
-        self.twins.store(state.twins.len(), Ordering::Release);
+        let state = self.read();
+        let events = group.iter().map(|shown| &shown.event);
+        let foreign = events
+            .filter(|event| event.id_given && event.sender().is_none_or(|sender| sender.origin != origin));
+        foreign
+            .filter_map(|event| {
+                let number = *state.ids.get(&event.id)?;
+                Some((event.position, Sender { origin, number }))
+            })
+            .collect()
     }
 
-    /// Takes note of a group in which own events may have come back. Called after it has been shown: whoever
-    /// knows of a return can read it.
-    pub(super) fn note_returns(&self, group: &[Arc<Shown>]) {
-        let (Some(run), Some(first), Some(last)) = (self.run.get(), group.first(), group.last()) else {
-            return;
-        };
+    /// Takes note of a group in which own events may have come back, or others that stand for some. Called after
+    /// it has been shown: whoever knows of a return can read it.
+    pub(super) fn note_returns(&self, group: &[Arc<Shown>], twins: impl Iterator<Item = Sender>) {
+        let (Some(run), Some(last)) = (self.run.get(), group.last()) else { return };
         let position = last.event.position;
-        let own = |event: &Event| event.sender().filter(|sender| sender.origin == run.origin);
-        let has_twins = self.twins.load(Ordering::Acquire) > 0;
-        if !has_twins && group.iter().all(|shown| own(&shown.event).is_none()) {
+        let own = |sender: &Sender| sender.origin == run.origin;
+        let mut twins = twins.filter(own).peekable();
+        let mut events = group.iter().map(|shown| &shown.event);
+        if twins.peek().is_none() && !events.clone().any(|event| event.sender().as_ref().is_some_and(own)) {
             return;
         }
         let mut state = self.write();
-        if has_twins {
-            let new = state.twins.iter().rev().take_while(|(at, _)| *at >= first.event.position);
-            for number in new.map(|(_, number)| *number).collect::<Vec<_>>() {
-                state.note_return_of_twin(number, run.shards, position);
-            }
+        for twin in twins {
+            state.note_return_of_twin(twin.number, run.shards, position);
         }
-        for event in group.iter().map(|shown| &shown.event) {
-            if let Some(sender) = own(event) {
+        for event in &mut events {
+            if let Some(sender) = event.sender().filter(own) {
                 state.note_return(sender.number, shard_of(&event.channel, run.shards), position);
             }
         }
@@ -231,32 +218,6 @@ impl EarlyLane {
             state.note_return(sender.number, shard_of(&event.channel, run.shards), position);
             state.evict_returned();
         }
-    }
-
-    /// Forgets what came long ago.
-    pub(super) fn trim(&self, now: Instant) {
-        let over =
-            |state: &State| state.last_twin.is_some_and(|last| now.saturating_duration_since(last) > MEMORY);
-        if over(&self.read()) {
-            let mut state = self.write();
-            (state.twins, state.last_twin) = (VecDeque::new(), None);
-            self.twins.store(0, Ordering::Release);
-        }
-    }
-
-    /// Whether a client passes over an event of the log. `after` is the number after which the stretch counts.
-    pub fn has_seen(&self, seen: &EarlySeen, after: u64, event: &Event) -> bool {
-        let has = |number| seen.from.max(after) < number && number <= seen.at;
-        let own = event.sender().filter(|sender| Some(sender.origin) == self.origin());
-        if let Some(Sender { number, .. }) = own {
-            return has(number);
-        }
-        if self.twins.load(Ordering::Acquire) == 0 || !event.id_given {
-            return false;
-        }
-        let state = self.read();
-        let place = state.twins.partition_point(|(at, _)| *at < event.position);
-        state.twins.get(place).is_some_and(|(at, number)| *at == event.position && has(*number))
     }
 
     /// Whether a client that has come to `position` need not ask any more: all that it has got early has come

@@ -190,10 +190,10 @@ impl Shared {
         old: &Arc<Generation>,
         unfinished: &Path,
         swept: u64,
-    ) -> Result<Vec<Fold>, Setback> {
+    ) -> Result<Vec<PackedFold>, Setback> {
         Generation::create(unfinished)?;
         let mut list = FoldsFile::create(unfinished, swept)?;
-        let new = Generation::new(unfinished.to_owned(), swept);
+        let new = Arc::new(Generation::new(unfinished.to_owned(), swept));
         let view = self.view();
         let folds: Vec<_> = view.folds_of(old).cloned().collect();
         let mut written = Vec::new();
@@ -202,7 +202,7 @@ impl Shared {
         for packed in folds {
             // Several folds become one as long as all of them, dead or alive, fit in memory.
             if !pending.is_empty() && bytes + packed.fold.raw_bytes > 2 * self.options.fold_bytes() {
-                written.push(self.merge(&pending, old, &new, &mut list)?);
+                written.push(self.merge(&pending, &new, &mut list)?);
                 pending.clear();
                 bytes = 0;
             }
@@ -210,7 +210,7 @@ impl Shared {
             pending.push(packed);
         }
         if !pending.is_empty() {
-            written.push(self.merge(&pending, old, &new, &mut list)?);
+            written.push(self.merge(&pending, &new, &mut list)?);
         }
         new.close();
         directory::sync_directory(unfinished)?;
@@ -221,10 +221,9 @@ impl Shared {
     fn merge(
         &self,
         folds: &[Arc<PackedFold>],
-        old: &Generation,
-        new: &Generation,
+        new: &Arc<Generation>,
         list: &mut FoldsFile,
-    ) -> Result<Fold, Setback> {
+    ) -> Result<PackedFold, Setback> {
         let mut events = Vec::new();
         let mut stubs = Vec::new();
         let mut cover = Fold::default();
@@ -243,21 +242,23 @@ impl Shared {
             events.extend(contents.events);
             stubs.extend(contents.stubs);
             cover.holes.extend(contents.holes);
-            let ids = fs::read(old.path().join(super::ids::file_name(fold.first))).ok();
-            given.extend(ids.and_then(|bytes| super::ids::parse(&bytes).ok()).unwrap_or_default());
+            given.extend(packed.ids().and_then(Result::ok).unwrap_or_default());
         }
         let remains = Remains::of(self, &events, &stubs);
         drop(events);
         let packed = pack::pack(&remains.items(), cover, self.options.compress);
+        let packed = packed.seal(&self.options.keyring)?;
         if !given.is_empty() {
             let name = super::ids::file_name(packed.fold.first);
-            directory::replace(new.path(), &name, &super::ids::encode(&given))?;
+            let bytes = super::ids::encode(&given);
+            let bytes = pack::seal_ids(packed.cipher.as_ref(), &packed.fold, bytes)?;
+            directory::replace(new.path(), &name, &bytes)?;
         }
         store(new, list, packed)
     }
 
     /// Readers go on in the new generation. False if the old one is no longer there.
-    fn replace_in_view(&self, old: &Arc<Generation>, new: &Arc<Generation>, folds: Vec<Fold>) -> bool {
+    fn replace_in_view(&self, old: &Arc<Generation>, new: &Arc<Generation>, folds: Vec<PackedFold>) -> bool {
         let mut replaced = false;
         self.change_view(|view| {
             let Some(place) = view.generations.iter().position(|other| Arc::ptr_eq(other, old)) else { return };
@@ -265,14 +266,15 @@ impl Shared {
             let is_old = |source: &Source| matches!(source, Source::Packed(packed) if Arc::ptr_eq(&packed.generation, old));
             let start = view.sources.iter().position(is_old).unwrap_or(0);
             view.sources.retain(|source| !is_old(source));
-            for hole in folds.iter().flat_map(|fold| &fold.holes) {
+            for hole in folds.iter().flat_map(|packed| &packed.fold.holes) {
                 if !view.holes.contains(hole) {
                     view.holes.push(*hole);
                 }
             }
-            let packed = folds.into_iter().map(|fold| {
-                Source::Packed(Arc::new(PackedFold { fold, generation: new.clone() }))
-            });
+            // They were written before the generation had its name.
+            let packed = folds
+                .into_iter()
+                .map(|packed| Source::Packed(Arc::new(PackedFold { generation: new.clone(), ..packed })));
             view.sources.splice(start..start, packed);
             replaced = true;
         });
@@ -316,7 +318,7 @@ impl Shared {
             return;
         }
         let left = Deletions { list, next: deletions.next };
-        match left.write(self.directory.path()) {
+        match left.write(self.directory.path(), &self.options.keyring) {
             Ok(()) => self.set_deletions(left),
             Err(error) => tracing::warn!(%error, "deletions that are carried out cannot be forgotten yet"),
         }

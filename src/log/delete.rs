@@ -34,7 +34,8 @@ impl Shared {
             self.ask_for_sweep();
             return Err(DeleteError::Busy);
         }
-        self.reserve.with_room(|| next.write(self.directory.path())).map_err(DeleteError::Io)?;
+        let write = || next.write(self.directory.path(), &self.options.keyring);
+        self.reserve.with_room(write).map_err(DeleteError::Io)?;
         self.set_deletions(next);
         self.ask_for_sweep();
         Ok(count)

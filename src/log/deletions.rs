@@ -4,12 +4,16 @@
 use super::directory;
 use super::meta::{sealed, unsealed};
 use super::wire::{Damaged, Reader, put_bytes, put_varint};
+use crate::cipher::{KeyId, Keyring, LOCK_BYTES, Lock, Part};
 use crate::event::{Event, Interest, Pattern, Position, UnixMs};
 use std::fs;
 use std::io;
 use std::path::Path;
 
-const FILE: &str = "deletions";
+/// Where they are kept.
+pub(super) const FILE: &str = "deletions";
+/// How the file begins where it is encrypted: the names of channels are in it. No number begins so.
+const SEALED: [u8; 12] = [0xff; 12];
 /// More deletions than this are not remembered at once: each costs time on every read.
 pub(super) const MOST: usize = 256;
 
@@ -61,9 +65,9 @@ pub(super) struct Deletions {
 
 impl Deletions {
     /// The stored ones. A damaged file must not bring deleted events back silently, so it is said loudly.
-    pub(super) fn read(dir: &Path) -> Self {
+    pub(super) fn read(dir: &Path, keyring: &Keyring) -> Self {
         match fs::read(dir.join(FILE)) {
-            Ok(bytes) => Self::parse(&bytes).unwrap_or_else(|Damaged| {
+            Ok(bytes) => Self::parse(&bytes, keyring).unwrap_or_else(|Damaged| {
                 tracing::error!("the log's file of deletions is damaged: repeat recent deletions");
                 Self::default()
             }),
@@ -72,7 +76,7 @@ impl Deletions {
     }
 
     /// Stores them durably.
-    pub(super) fn write(&self, dir: &Path) -> io::Result<()> {
+    pub(super) fn write(&self, dir: &Path, keyring: &Keyring) -> io::Result<()> {
         let mut out = Vec::new();
         put_varint(&mut out, self.next);
         put_varint(&mut out, self.list.len() as u64);
@@ -85,6 +89,10 @@ impl Deletions {
             for pattern in patterns {
                 put_bytes(&mut out, pattern.as_bytes());
             }
+        }
+        if let Some(encrypted) = keyring.seal_whole(Part::Deletions, &SEALED, &out)? {
+            out = SEALED.to_vec();
+            out.extend_from_slice(&encrypted);
         }
         directory::replace(dir, FILE, &sealed(out))
     }
@@ -102,8 +110,16 @@ impl Deletions {
         self.list.iter().any(|deletion| deletion.covers(event))
     }
 
-    fn parse(bytes: &[u8]) -> Result<Self, Damaged> {
-        let mut reader = Reader::new(unsealed(bytes)?);
+    fn parse(bytes: &[u8], keyring: &Keyring) -> Result<Self, Damaged> {
+        let bytes = unsealed(bytes)?;
+        let opened = match bytes.strip_prefix(&SEALED) {
+            None => None,
+            Some(encrypted) => {
+                let opened = keyring.open_whole(Part::Deletions, &SEALED, encrypted);
+                Some(opened.map_err(|_| Damaged)?.ok_or(Damaged)?)
+            }
+        };
+        let mut reader = Reader::new(opened.as_deref().unwrap_or(bytes));
         let next = reader.varint()?;
         let mut list = Vec::new();
         for _ in 0..reader.size()? {
@@ -126,6 +142,13 @@ impl Deletions {
     }
 }
 
+/// The key that the stored ones are encrypted with.
+pub(super) fn key_of(dir: &Path) -> Option<KeyId> {
+    let bytes = fs::read(dir.join(FILE)).ok()?;
+    let lock = unsealed(&bytes).ok()?.strip_prefix(&SEALED)?.first_chunk::<LOCK_BYTES>()?;
+    Some(Lock::from_bytes(lock).key)
+}
+
 fn texts(interest: &Interest) -> impl Iterator<Item = &str> {
     interest.channels().map(|channel| channel.as_str()).chain(interest.patterns().iter().map(Pattern::as_str))
 }
@@ -144,8 +167,15 @@ mod tests {
             older_than: Some(1000),
             interest: Some(interest(&["a.*", "b"])),
         };
-        Deletions::default().with(narrow).write(dir.path()).unwrap();
-        let read = Deletions::read(dir.path());
+        let keyring = Keyring::for_tests(&[1]);
+        for keyring in [&keyring, &Keyring::none()] {
+            Deletions::default().with(narrow.clone()).write(dir.path(), keyring).unwrap();
+            assert_eq!(key_of(dir.path()), keyring.current());
+            let bytes = fs::read(dir.path().join(FILE)).unwrap();
+            assert_eq!(bytes.windows(3).any(|bytes| bytes == b"a.*"), keyring.current().is_none());
+        }
+        Deletions::default().with(narrow).write(dir.path(), &keyring).unwrap();
+        let read = Deletions::read(dir.path(), &keyring);
         assert_eq!(read.next, 1);
         assert!(read.cover(&event(10).channel("a.x").time(999).build()));
         assert!(read.cover(&event(10).channel("b").time(999).build()));

@@ -48,9 +48,7 @@ impl Directory {
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(OpenError::Locked(path.to_owned())),
             Err(error) => return Err(OpenError::io(&lock_path, error.into())),
         }
-        let directory = Self { path: path.to_owned(), _lock: lock };
-        directory.sweep().map_err(|error| OpenError::io(path, error))?;
-        Ok(directory)
+        Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
     /// Where it is.
@@ -71,7 +69,7 @@ impl Directory {
     }
 
     /// Removes what an earlier process left half-made or half-removed.
-    fn sweep(&self) -> io::Result<()> {
+    pub(super) fn sweep(&self) -> io::Result<()> {
         for name in self.names()? {
             if name.starts_with(UNFINISHED) || name.starts_with(REMOVED) {
                 remove(&self.path.join(name))?;
@@ -215,6 +213,7 @@ mod tests {
         fs::write(dir.path().join("t-generation/db"), "half").unwrap();
         fs::write(dir.path().join("x-journal"), "half").unwrap();
         let directory = Directory::open(dir.path()).unwrap();
+        directory.sweep().unwrap();
         assert_eq!(directory.names().unwrap(), ["LOCK"]);
     }
 }

@@ -1,5 +1,6 @@
 //! What can go wrong, split by what the caller can do about it.
 
+use crate::cipher::MissingKey;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,15 @@ pub enum OpenError {
         dir: PathBuf,
         /// The format it has.
         found: u32,
+    },
+    /// A part of it is encrypted with a key that is not known. Nothing was changed.
+    KeyMissing {
+        /// The first such part.
+        path: PathBuf,
+        /// How many others are.
+        more: usize,
+        /// Which key, and which ones are known.
+        error: MissingKey,
     },
     /// The system said no.
     Io {
@@ -53,6 +63,10 @@ impl fmt::Display for OpenError {
                  this one an empty `log.dir`",
                 dir.display()
             ),
+            Self::KeyMissing { path, more: 0, error } => write!(f, "{} {error}", path.display()),
+            Self::KeyMissing { path, more, error } => {
+                write!(f, "{}, with {more} others, {error}", path.display())
+            }
             Self::Io { path, error } => write!(f, "{}: {error}", path.display()),
         }
     }

@@ -3,6 +3,7 @@
 
 use super::view::Hole;
 use super::wire::{Damaged, Reader, put_varint};
+use crate::cipher::{KeyId, LOCK_BYTES, Lock};
 use crate::event::{Position, UnixMs};
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -39,9 +40,16 @@ pub(super) struct Fold {
     pub(super) expiry_steps: Vec<UnixMs>,
     /// Stretches within or before it that have nothing.
     pub(super) holes: Vec<Hole>,
+    /// What its values are encrypted with; none if they are not.
+    pub(super) lock: Option<Lock>,
 }
 
 impl Fold {
+    /// The key that it is encrypted with.
+    pub(super) fn key(&self) -> Option<KeyId> {
+        self.lock.map(|lock| lock.key)
+    }
+
     /// Sets what is told about expiry from the times of all events.
     pub(super) fn set_expiries(&mut self, mut expiries: Vec<UnixMs>) {
         expiries.sort_unstable();
@@ -57,7 +65,8 @@ impl Fold {
         (passed * 100 / self.expiry_steps.len().max(1)) as u64
     }
 
-    fn encode(&self) -> Vec<u8> {
+    /// Its record in the list. Every value of an encrypted fold is bound to it.
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         for value in [
             self.first.0,
@@ -79,6 +88,9 @@ impl Fold {
         for hole in &self.holes {
             put_varint(&mut out, hole.after.0);
             put_varint(&mut out, hole.up_to.0);
+        }
+        if let Some(lock) = &self.lock {
+            out.extend_from_slice(&lock.to_bytes());
         }
         out
     }
@@ -103,6 +115,10 @@ impl Fold {
         }
         for _ in 0..reader.size()? {
             fold.holes.push(Hole { after: Position(reader.varint()?), up_to: Position(reader.varint()?) });
+        }
+        if !reader.is_at_end() {
+            let lock = reader.take(LOCK_BYTES)?.try_into().map_err(|_| Damaged)?;
+            fold.lock = Some(Lock::from_bytes(lock));
         }
         Ok(fold)
     }
@@ -177,6 +193,8 @@ fn parse(bytes: &[u8]) -> Result<FoldsList, Damaged> {
     while !reader.is_at_end() {
         match record(&mut reader) {
             Ok(fold) => {
+                // One that was packed again after a failure: the values are those of the last attempt.
+                list.folds.pop_if(|before| before.first == fold.first);
                 list.folds.push(fold);
                 list.whole_bytes = (bytes.len() - reader.rest().len()) as u64;
             }
@@ -202,6 +220,20 @@ fn record(reader: &mut Reader<'_>) -> Result<Fold, Damaged> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_two_attempts_to_pack_the_last_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut file = FoldsFile::create(dir.path(), 0).unwrap();
+        let keyring = crate::cipher::Keyring::for_tests(&[1]);
+        let lock = || keyring.begin(crate::cipher::Part::Fold).unwrap().map(|cipher| cipher.lock());
+        let attempts: Vec<_> =
+            (0..2).map(|_| Fold { first: Position(7), lock: lock(), ..Fold::default() }).collect();
+        attempts.iter().for_each(|fold| file.add(fold).unwrap());
+        let Ok(list) = read(dir.path()).unwrap() else { panic!("it is whole") };
+        assert_eq!(list.folds, attempts[1..]);
+        assert!(!list.is_cut);
+    }
 
     #[test]
     fn a_list_comes_back_up_to_any_cut() {

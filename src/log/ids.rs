@@ -93,7 +93,10 @@ pub(super) fn file_name(fold: Position) -> String {
     format!("{PREFIX}{:020}", fold.0)
 }
 
-/// The contents of such a file: hash, position and time of each event.
+/// What such a file tells: hash, position and time of each event.
+pub(super) type Given = Vec<(u64, Position, UnixMs)>;
+
+/// The contents of such a file.
 pub(super) fn encode(given: &[(u64, Position, UnixMs)]) -> Vec<u8> {
     let mut out = Vec::new();
     let (mut last_position, mut last_time) = (0, 0);
@@ -107,7 +110,7 @@ pub(super) fn encode(given: &[(u64, Position, UnixMs)]) -> Vec<u8> {
 }
 
 /// Reads the contents of such a file.
-pub(super) fn parse(bytes: &[u8]) -> Result<Vec<(u64, Position, UnixMs)>, Damaged> {
+pub(super) fn parse(bytes: &[u8]) -> Result<Given, Damaged> {
     let mut reader = Reader::new(unsealed(bytes)?);
     let mut given = Vec::new();
     let (mut position, mut time) = (0u64, 0u64);

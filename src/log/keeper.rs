@@ -7,7 +7,7 @@ use super::folds::{self, Fold, FoldsFile};
 use super::generation::{self, Generation, Kind, Trouble};
 use super::memtable::Memtable;
 use super::meta::Watermark;
-use super::pack::{self, Packed};
+use super::pack::{self, Sealed};
 use super::packed::PackedFold;
 use super::remains::Remains;
 use super::reserve;
@@ -179,12 +179,13 @@ impl Keeper {
         let remains = Remains::of(shared, &events, &[]);
         let packed = pack::pack(&remains.items(), cover, shared.options.compress);
         drop(events);
-        let current = self.current(shared, packed.fold.first)?;
+        let packed = packed.seal(&shared.options.keyring)?;
+        let current = self.current(shared, &packed.fold)?;
         // First, or a crash in between would leave a fold that counts, and ids that nobody knows any more.
-        write_ids(shared, &current.generation, &packed.fold, table)?;
-        let fold = shared.reserve.pack(|| store(&current.generation, &mut current.list, packed))?;
+        write_ids(shared, &current.generation, &packed, table)?;
         let generation = current.generation.clone();
-        if !shared.show_fold(table, PackedFold { fold, generation: generation.clone() }) {
+        let packed = shared.reserve.pack(|| store(&generation, &mut current.list, packed))?;
+        if !shared.show_fold(table, packed) {
             // It was put aside meanwhile, with what was just stored in it: the journal stays.
             return Err(Trouble::Gone.into());
         }
@@ -201,8 +202,15 @@ impl Keeper {
     }
 
     /// The generation to add to: the one in use, the last one on the disk if it has room, or a new one.
-    fn current(&mut self, shared: &Arc<Shared>, first: Position) -> Result<&mut Current, Setback> {
+    fn current(&mut self, shared: &Arc<Shared>, fold: &Fold) -> Result<&mut Current, Setback> {
         let view = shared.view();
+        // One generation, one key: so an old key is no longer needed as soon as the last of its generations goes.
+        let fits = |generation: &Arc<Generation>| {
+            view.folds_of(generation).all(|packed| packed.fold.key() == fold.key())
+        };
+        if self.current.as_ref().is_some_and(|current| !fits(&current.generation)) {
+            self.finish_current();
+        }
         // One that was expired or put aside meanwhile takes no more.
         let in_view = |generation: &Arc<Generation>| {
             view.generations.iter().any(|other| Arc::ptr_eq(other, generation))
@@ -212,9 +220,9 @@ impl Keeper {
         }
         let current = match self.current.take() {
             Some(current) => current,
-            None => match self.reopen_last(shared) {
+            None => match self.reopen_last(shared).filter(|current| fits(&current.generation)) {
                 Some(current) => current,
-                None => begin(shared, first)?,
+                None => begin(shared, fold.first)?,
             },
         };
         Ok(self.current.insert(current))
@@ -297,16 +305,20 @@ fn begin(shared: &Shared, first: Position) -> Result<Current, Setback> {
 }
 
 /// Stores a fold: its values first, durably, then the record that makes it count.
-pub(super) fn store(generation: &Generation, list: &mut FoldsFile, packed: Packed) -> Result<Fold, Setback> {
-    let Packed { fold, values } = packed;
+pub(super) fn store(
+    generation: &Arc<Generation>,
+    list: &mut FoldsFile,
+    packed: Sealed,
+) -> Result<PackedFold, Setback> {
+    let Sealed { fold, values, cipher } = packed;
     let all = values.iter().map(|(kind, number, bytes): &(Kind, u32, Vec<u8>)| (*kind, *number, &bytes[..]));
     generation.put(fold.first.0, all)?;
     list.add(&fold)?;
-    Ok(fold)
+    Ok(PackedFold { fold, generation: generation.clone(), cipher })
 }
 
 /// Notes the given ids of a fold for the next start.
-fn write_ids(shared: &Shared, generation: &Generation, fold: &Fold, table: &Memtable) -> io::Result<()> {
+fn write_ids(shared: &Shared, generation: &Generation, packed: &Sealed, table: &Memtable) -> io::Result<()> {
     let ids = super::lock(&shared.ids);
     let given: Vec<_> = table
         .events()
@@ -318,8 +330,9 @@ fn write_ids(shared: &Shared, generation: &Generation, fold: &Fold, table: &Memt
     if given.is_empty() {
         return Ok(());
     }
-    let name = super::ids::file_name(fold.first);
-    directory::replace(generation.path(), &name, &super::ids::encode(&given))
+    let Sealed { fold, cipher, .. } = packed;
+    let bytes = pack::seal_ids(cipher.as_ref(), fold, super::ids::encode(&given))?;
+    directory::replace(generation.path(), &super::ids::file_name(fold.first), &bytes)
 }
 
 impl Shared {

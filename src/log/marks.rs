@@ -129,9 +129,9 @@ impl Shared {
         Ok(place)
     }
 
-    /// The first position by which a reader has all that a cursor of several shards says, or the end if that is
-    /// still to come; none if it is of another log.
-    pub(super) fn reached_by(&self, cursor: &Cursor) -> Result<Option<Position>, ReadError> {
+    /// The position before which all stands that a cursor of several shards says, but for the event that it was told
+    /// with; none if it is of another log.
+    pub(super) fn end_of(&self, cursor: &Cursor) -> Result<Option<Position>, ReadError> {
         let eras = self.eras();
         let Place::Marks(marks) = &cursor.place else { return Ok(None) };
         let Some(stretch) = eras.stretches(cursor.epoch).find(|stretch| stretch.begin.is_within(marks))
@@ -140,7 +140,10 @@ impl Shared {
         };
         let range = self.range_of(&stretch);
         let split = self.split(range, Bound::Reached(marks))?.unwrap_or_default();
-        Ok(Some(split.behind.unwrap_or(range.up_to.next())))
+        Ok(Some(match split.behind {
+            Some(reached) if self.marks_at(&stretch, reached)? == *marks => reached,
+            reached => reached.unwrap_or(range.up_to).next(),
+        }))
     }
 
     /// How far the shards had been read at a position of a stretch.
@@ -297,7 +300,7 @@ mod tests {
             });
             let found = found.unwrap().unwrap_or_default();
             let all = || parts.iter().flatten().copied();
-            prop_assert_eq!(found.before, all().filter(|position| *position <= bound).next_back().map(Position));
+            prop_assert_eq!(found.before, all().rfind(|position| *position <= bound).map(Position));
             prop_assert_eq!(found.behind, all().find(|position| *position > bound).map(Position));
         }
     }

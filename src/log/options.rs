@@ -1,5 +1,6 @@
 //! What a log is told at its start, and what it tells about itself.
 
+use crate::cipher::Keyring;
 use crate::event::{Channel, Pattern, Position, UnixMs};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,6 +35,8 @@ pub struct LogOptions {
     pub max_bytes: u64,
     /// Whether packed events are compressed.
     pub compress: bool,
+    /// What is written is encrypted with, and what is read decrypted.
+    pub keyring: Keyring,
     /// Rules by channel; the first that fits counts.
     pub rules: Vec<Rule>,
     /// How long publisher-given ids are remembered.
@@ -53,6 +56,7 @@ impl LogOptions {
             ttl: Duration::from_secs(24 * 3600),
             max_bytes: 1 << 30,
             compress: true,
+            keyring: Keyring::none(),
             rules: Vec::new(),
             id_window: ID_WINDOW,
             id_limit: ID_LIMIT,
@@ -83,7 +87,7 @@ impl LogOptions {
 }
 
 /// What holds for the channels that fit a pattern.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Rule {
     /// The channels.
     pub pattern: Pattern,

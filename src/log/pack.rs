@@ -6,7 +6,9 @@ use super::folds::Fold;
 use super::generation::Kind;
 use super::terms::TermsBuilder;
 use super::wire::{Damaged, Reader, put_bytes, put_varint};
+use crate::cipher::{Cipher, Keyring, Part};
 use crate::event::{Expiry, Position, UnixMs};
+use std::io;
 use zstd::zstd_safe::{CDict, DDict};
 
 /// A fold smaller than this gets no dictionary: that would be a large part of it.
@@ -18,6 +20,59 @@ const DICTIONARY_BYTES: usize = 16 << 10;
 pub(super) struct Packed {
     pub(super) fold: Fold,
     pub(super) values: Vec<(Kind, u32, Vec<u8>)>,
+}
+
+/// A fold as it goes to the disk.
+pub(super) struct Sealed {
+    pub(super) fold: Fold,
+    pub(super) values: Vec<(Kind, u32, Vec<u8>)>,
+    /// What it was encrypted with.
+    pub(super) cipher: Option<Cipher>,
+}
+
+impl Packed {
+    /// Encrypts the values, if that is asked for: under a key of their own each time, so that a fold may be packed
+    /// again under the same name.
+    pub(super) fn seal(mut self, keyring: &Keyring) -> io::Result<Sealed> {
+        let cipher = keyring.begin(Part::Fold)?;
+        if let Some(cipher) = &cipher {
+            self.fold.lock = Some(cipher.lock());
+            let about = self.fold.encode();
+            for (kind, number, bytes) in &mut self.values {
+                cipher.seal(place(*kind, *number), &about, bytes, 0)?;
+            }
+        }
+        Ok(Sealed { fold: self.fold, values: self.values, cipher })
+    }
+}
+
+/// The number under which a value of a fold is encrypted: each has its own.
+pub(super) fn place(kind: Kind, number: u32) -> u64 {
+    let kind = match kind {
+        Kind::Block => 1,
+        Kind::Directory => 2,
+        Kind::Terms => 3,
+    };
+    kind << 32 | u64::from(number)
+}
+
+/// The number under which the ids of a fold are encrypted.
+const IDS: u64 = 4 << 32;
+
+/// The contents of the file of a fold's ids, which is in memory before it is encrypted.
+pub(super) fn seal_ids(cipher: Option<&Cipher>, fold: &Fold, mut bytes: Vec<u8>) -> io::Result<Vec<u8>> {
+    if let Some(cipher) = cipher {
+        cipher.seal(IDS, &fold.encode(), &mut bytes, 0)?;
+    }
+    Ok(bytes)
+}
+
+/// Undoes [`seal_ids`].
+pub(super) fn open_ids(cipher: Option<&Cipher>, fold: &Fold, bytes: Vec<u8>) -> Result<Vec<u8>, Damaged> {
+    match cipher {
+        None => Ok(bytes),
+        Some(cipher) => cipher.open(IDS, &fold.encode(), &bytes).ok_or(Damaged),
+    }
 }
 
 /// Packs events and stubs, which come in order. `cover` says what the fold stands for; counts and times are

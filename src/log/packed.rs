@@ -4,10 +4,14 @@ use super::Shared;
 use super::block::Block;
 use super::folds::Fold;
 use super::generation::{Damage, Generation, Kind, Trouble};
-use super::pack::Directory;
+use super::ids;
+use super::pack::{self, Directory};
 use super::terms::{self, Posting, Term};
 use super::walk::Wanted;
+use super::wire::Damaged;
+use crate::cipher::{Cipher, Keyring, MissingKey, Part};
 use crate::event::{Channel, Interest, Pattern};
+use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -22,6 +26,38 @@ const MOST_PATTERN_PAGES: usize = 128;
 pub(super) struct PackedFold {
     pub(super) fold: Fold,
     pub(super) generation: Arc<Generation>,
+    /// What it was encrypted with; none if it was not.
+    pub(super) cipher: Option<Cipher>,
+}
+
+impl PackedFold {
+    /// One that was read from the list of its generation.
+    pub(super) fn found(
+        fold: Fold,
+        generation: Arc<Generation>,
+        keyring: &Keyring,
+    ) -> Result<Self, MissingKey> {
+        let cipher = fold.lock.map(|lock| keyring.cipher(lock, Part::Fold)).transpose()?;
+        Ok(Self { fold, generation, cipher })
+    }
+
+    /// Reads a value. None if it is missing, damaged, or not what was encrypted for this place.
+    pub(super) fn value(&self, kind: Kind, number: u32) -> Result<Option<Vec<u8>>, Trouble> {
+        let bytes = self.generation.get(self.fold.first.0, kind, number)?;
+        Ok(match &self.cipher {
+            None => bytes,
+            Some(cipher) => {
+                bytes.and_then(|bytes| cipher.open(pack::place(kind, number), &self.fold.encode(), &bytes))
+            }
+        })
+    }
+
+    /// The ids that publishers gave events in it, as they were noted.
+    pub(super) fn ids(&self) -> Option<Result<ids::Given, Damaged>> {
+        let path = self.generation.path().join(ids::file_name(self.fold.first));
+        let bytes = fs::read(path).ok()?;
+        Some(pack::open_ids(self.cipher.as_ref(), &self.fold, bytes).and_then(|bytes| ids::parse(&bytes)))
+    }
 }
 
 /// Blocks of a fold, as bits.
@@ -128,7 +164,7 @@ impl Shared {
 
     /// Reads a value. On a full disk sled cannot open what is closed: then the space kept back is given up.
     fn value_of(&self, packed: &PackedFold, kind: Kind, number: u32) -> Result<Option<Vec<u8>>, Trouble> {
-        let read = || packed.generation.get(packed.fold.first.0, kind, number);
+        let read = || packed.value(kind, number);
         let outcome = match read() {
             Err(Trouble::Full) if self.reserve.release() => read(),
             Err(Trouble::Unavailable | Trouble::Broken) if self.reserve.release_if_short() => read(),

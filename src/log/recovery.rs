@@ -3,7 +3,7 @@
 use super::directory::{self, Directory};
 use super::eras::{Eras, Next};
 use super::error::OpenError;
-use super::folds::{self, Fold};
+use super::folds;
 use super::generation::{self, Generation};
 use super::ids::Ids;
 use super::journal;
@@ -15,7 +15,8 @@ use super::reserve::Reserve;
 use super::starts::Starts;
 use super::view::{Hole, Source, View};
 use super::wire::Damaged;
-use super::{Access, LogOptions, Numbering, compaction};
+use super::{Access, LogOptions, Numbering, compaction, keys};
+use crate::cipher::Keyring;
 use crate::event::Position;
 use std::fs;
 use std::io;
@@ -52,6 +53,7 @@ struct Chain {
     after_damage: bool,
     /// What the bus could not give any more: no damage of ours.
     gaps: Vec<Hole>,
+    keyring: Keyring,
 }
 
 pub(super) fn recover(
@@ -64,6 +66,11 @@ pub(super) fn recover(
     let stored = Meta::read(dir)?;
     let mark = Watermark::read(dir);
     let meta = stored.unwrap_or_else(Meta::fresh);
+    let names = directory.names().map_err(|error| OpenError::io(dir, error))?;
+    keys::check(dir, &names, &options.keyring)?;
+    if access == Access::Full {
+        directory.sweep().map_err(|error| OpenError::io(dir, error))?;
+    }
     let mut ids = Ids::new(meta.seed, options.id_window, options.id_limit);
     let mut eras = Eras::read(dir);
     let mut chain = Chain {
@@ -74,9 +81,9 @@ pub(super) fn recover(
         quarantined: 0,
         after_damage: false,
         gaps: eras.gaps().iter().map(|gap| gap.hole).collect(),
+        keyring: options.keyring.clone(),
     };
     // Folds are always older than journals: a journal is removed once it is packed.
-    let names = directory.names().map_err(|error| OpenError::io(dir, error))?;
     let superseded = compaction::superseded(&names);
     for name in names.iter().filter(|name| name.starts_with(generation::PREFIX)) {
         if superseded.contains(&name.as_str()) {
@@ -209,16 +216,17 @@ impl Chain {
             for hole in &fold.holes {
                 self.hole(hole.after, hole.up_to);
             }
-            recall_ids(ids, path, &fold);
             self.last_stored = fold.last;
-            let packed = PackedFold { fold, generation: generation.clone() };
+            let packed = PackedFold::found(fold, generation.clone(), &self.keyring)
+                .map_err(|error| OpenError::KeyMissing { path: path.to_owned(), more: 0, error })?;
+            recall_ids(ids, &packed);
             self.view.sources.push(Source::Packed(Arc::new(packed)));
         }
         Ok(())
     }
 
     fn journal(&mut self, path: &Path, ids: &mut Ids) -> Result<(), OpenError> {
-        let recovered = journal::recover(path).map_err(|error| OpenError::io(path, error))?;
+        let recovered = journal::recover(path, &self.keyring).map_err(|error| OpenError::io(path, error))?;
         let Ok(mut recovered) = recovered else {
             if journal::is_blank(path).map_err(|error| OpenError::io(path, error))? {
                 // The power went before its first sync.
@@ -314,21 +322,21 @@ impl Chain {
 }
 
 /// Takes up the given ids of a fold, if they are young enough to matter.
-fn recall_ids(ids: &mut Ids, path: &Path, fold: &Fold) {
+fn recall_ids(ids: &mut Ids, packed: &PackedFold) {
     let now = unix_ms();
     let window = ids.window().as_millis() as u64;
-    if fold.max_time.saturating_add(window) < now {
+    if packed.fold.max_time.saturating_add(window) < now {
         return;
     }
-    let Ok(bytes) = fs::read(path.join(super::ids::file_name(fold.first))) else { return };
-    match super::ids::parse(&bytes) {
-        Ok(given) => {
+    match packed.ids() {
+        None => {}
+        Some(Ok(given)) => {
             for (hash, position, time) in given {
                 ids.recall(hash, Duration::from_millis(now.saturating_sub(time)), position);
             }
         }
-        Err(Damaged) => {
-            tracing::warn!(path = %path.display(), "the remembered ids of a part of the log are damaged");
+        Some(Err(Damaged)) => {
+            tracing::warn!(path = %packed.generation.path().display(), "the remembered ids of a part of the log are damaged");
         }
     }
 }

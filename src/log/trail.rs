@@ -41,6 +41,13 @@ impl Trail {
         self.read.as_ref()
     }
 
+    /// After a start: how far the shards had been read at the head, unless that is known.
+    pub(super) fn begin_at(&mut self, head: Position, marks: &Marks) {
+        if self.places.is_empty() {
+            self.push(head, marks);
+        }
+    }
+
     /// What follows is of another bus: one that begins here, with these marks if it has several shards.
     pub(super) fn begin(&mut self, place: Position, marks: Option<&Marks>) {
         *self = Self::default();

@@ -8,7 +8,11 @@ use super::pack;
 use super::packed::PackedFold;
 use super::view::Source;
 use super::walk::{Walk, Wanted};
-use super::{Access, Cursors, LogOptions, LogStats, OpenError, ReadError, Shared, block, compaction, terms};
+use super::{
+    Access, Cursors, KeyUse, LogOptions, LogStats, OpenError, ReadError, Shared, block, compaction, keys,
+    terms,
+};
+use crate::cipher::Keyring;
 use crate::event::{Cursor, Epoch, Event, Filter, Position};
 use std::fmt;
 use std::io;
@@ -67,22 +71,23 @@ impl std::error::Error for ExportError {}
 const MOST_PROBLEMS: usize = 1000;
 
 /// See [`super::Log::verify`].
-pub(super) fn verify(dir: &Path) -> Result<VerifyReport, OpenError> {
+pub(super) fn verify(dir: &Path, keyring: &Keyring) -> Result<VerifyReport, OpenError> {
     must_exist(dir)?;
     let directory = Directory::open(dir)?;
     let mut report = VerifyReport::default();
     let mut last_stored = Position::ZERO;
     let names = directory.names().map_err(|error| OpenError::io(dir, error))?;
+    keys::check(dir, &names, keyring)?;
     let superseded = compaction::superseded(&names);
     for name in &names {
         if name.starts_with("quarantined-") {
             report.problem(format!("{name}: was damaged and put aside"));
         } else if name.starts_with(generation::PREFIX) && !superseded.contains(&name.as_str()) {
-            report.generation(&dir.join(name), name, &mut last_stored);
+            report.generation(&dir.join(name), name, keyring, &mut last_stored);
         }
     }
     for name in names.iter().filter(|name| name.starts_with(journal::PREFIX)) {
-        report.journal(&dir.join(name), name, &mut last_stored);
+        report.journal(&dir.join(name), name, keyring, &mut last_stored);
     }
     Ok(report)
 }
@@ -100,7 +105,7 @@ impl VerifyReport {
         }
     }
 
-    fn generation(&mut self, path: &Path, name: &str, last_stored: &mut Position) {
+    fn generation(&mut self, path: &Path, name: &str, keyring: &Keyring, last_stored: &mut Position) {
         self.generations += 1;
         let list = match folds::read(path) {
             Ok(Ok(list)) => list,
@@ -115,7 +120,13 @@ impl VerifyReport {
             self.link(name, fold.previous_stored, *last_stored);
             *last_stored = fold.last.max(*last_stored);
             let first = fold.first;
-            let packed = PackedFold { fold, generation: generation.clone() };
+            let packed = match PackedFold::found(fold, generation.clone(), keyring) {
+                Ok(packed) => packed,
+                Err(error) => {
+                    self.problem(format!("{name} {error}"));
+                    break;
+                }
+            };
             if let Err(trouble) = self.fold(&packed, name) {
                 self.problem(format!("{name}: the fold at {} cannot be read: {trouble:?}", first.0));
                 break;
@@ -127,14 +138,14 @@ impl VerifyReport {
     fn fold(&mut self, packed: &PackedFold, name: &str) -> Result<(), Trouble> {
         let first = packed.fold.first;
         let at = first.0;
-        let bytes = packed.generation.get(at, Kind::Directory, 0)?;
+        let bytes = packed.value(Kind::Directory, 0)?;
         let Some(directory) = bytes.and_then(|bytes| pack::Directory::parse(&bytes, first).ok()) else {
             self.problem(format!("{name}: the directory of the fold at {at} is damaged"));
             return Ok(());
         };
         let mut events = 0;
         for number in 0..directory.blocks.len() {
-            let bytes = packed.generation.get(at, Kind::Block, number as u32)?;
+            let bytes = packed.value(Kind::Block, number as u32)?;
             let block =
                 bytes.and_then(|bytes| block::Block::unpack(&bytes, directory.dictionary.as_ref()).ok());
             let Some(block) = block else {
@@ -146,7 +157,7 @@ impl VerifyReport {
             events += kept.filter(|entry| block.event(entry).is_ok()).count() as u64;
         }
         for number in 0..directory.pages.len() {
-            let page = packed.generation.get(at, Kind::Terms, number as u32)?;
+            let page = packed.value(Kind::Terms, number as u32)?;
             if page.is_none_or(|page| terms::scan(&page, |_, _| true).is_err()) {
                 self.problem(format!("{name}: page {number} of the index of the fold at {at} is damaged"));
             }
@@ -158,9 +169,9 @@ impl VerifyReport {
         Ok(())
     }
 
-    fn journal(&mut self, path: &Path, name: &str, last_stored: &mut Position) {
+    fn journal(&mut self, path: &Path, name: &str, keyring: &Keyring, last_stored: &mut Position) {
         self.journals += 1;
-        let found = match journal::recover(path) {
+        let found = match journal::recover(path, keyring) {
             Ok(Ok(found)) => found,
             Ok(Err(_)) => return self.problem(format!("{name}: its header is damaged")),
             Err(error) => return self.problem(format!("{name}: {error}")),
@@ -179,21 +190,31 @@ impl VerifyReport {
 }
 
 /// See [`super::Log::inspect`].
-pub(super) fn inspect(dir: &Path) -> Result<(LogStats, Epoch), OpenError> {
+pub(super) fn inspect(dir: &Path, keyring: &Keyring) -> Result<(LogStats, Epoch), OpenError> {
     must_exist(dir)?;
-    let shared = Shared::open(LogOptions::new(dir), Access::ReadOnly)?;
+    let options = LogOptions { keyring: keyring.clone(), ..LogOptions::new(dir) };
+    let shared = Shared::open(options, Access::ReadOnly)?;
     shared.measure();
     let epoch = shared.eras().bus().unwrap_or(shared.meta.epoch);
     Ok((shared.stats(), epoch))
 }
 
+/// See [`super::Log::key_uses`].
+pub(super) fn key_uses(dir: &Path) -> Result<Vec<KeyUse>, OpenError> {
+    must_exist(dir)?;
+    let directory = Directory::open(dir)?;
+    let names = directory.names().map_err(|error| OpenError::io(dir, error))?;
+    keys::in_use(dir, &names).map_err(|error| OpenError::io(dir, error))
+}
+
 /// See [`super::Log::export`].
 pub(super) fn export(
     dir: &Path,
+    keyring: &Keyring,
     each: &mut dyn FnMut(Cursor, &Event) -> io::Result<()>,
 ) -> Result<u64, ExportError> {
     must_exist(dir).map_err(ExportError::Open)?;
-    let mut options = LogOptions::new(dir);
+    let mut options = LogOptions { keyring: keyring.clone(), ..LogOptions::new(dir) };
     // Each event's own expiry holds; the configuration is not known here.
     options.ttl = Duration::from_millis(u64::MAX / 4);
     let shared = Arc::new(Shared::open(options, Access::ReadOnly).map_err(ExportError::Open)?);

@@ -3,7 +3,7 @@
 use super::directory;
 use super::eras::{Eras, Gap, Next};
 use super::error::AppendError;
-use super::journal::{self, Header, Journal};
+use super::journal::{Header, Journal};
 use super::memtable::Memtable;
 use super::starts::RESTART_GAP;
 use super::view::{Hole, Source};
@@ -114,8 +114,8 @@ impl Shared {
             Some(active) if !self.is_full(active, stored) => active.clone(),
             _ => self.begin_journal(writer, first)?,
         };
-        journal::encode_group(&mut writer.buffer, group.iter().filter(|event| event.is_stored()));
-        active.journal.append(&writer.buffer).map_err(|error| self.refused(error))?;
+        let events = group.iter().filter(|event| event.is_stored());
+        active.journal.append(&mut writer.buffer, events).map_err(|error| self.refused(error))?;
         let bytes = writer.buffer.len() as u64;
         // One huge group must not pin its size for ever.
         writer.buffer.shrink_to(1 << 20);
@@ -134,6 +134,8 @@ impl Shared {
     fn is_full(&self, active: &Active, more: usize) -> bool {
         let fold_bytes = self.options.fold_bytes();
         active.journal.is_broken()
+            // The keys were changed.
+            || active.journal.key() != self.options.keyring.current()
             || active.journal.bytes() >= fold_bytes
             || active.table.footprint() as u64 >= 3 * fold_bytes
             || (active.table.len() + more) as u64 >= RESTART_GAP
@@ -148,7 +150,7 @@ impl Shared {
         // Before anything of this life is kept: or a later start could not tell what was passed over.
         self.note_start().map_err(|error| self.refused(error))?;
         let header = Header { epoch: self.meta.epoch, first, previous_stored: writer.last_stored };
-        let journal = Journal::create(self.directory.path(), header);
+        let journal = Journal::create(self.directory.path(), header, &self.options.keyring);
         let journal = Arc::new(journal.map_err(|error| self.refused(error))?);
         let table = Arc::new(Memtable::new(header, vec![journal.path().to_owned()]));
         let active = Active { journal, table, durable: Arc::new(AtomicU64::new(writer.last_stored.0)) };
@@ -263,12 +265,10 @@ impl Shared {
         if let Some(first) = events.first() {
             let header = Header { first: first.position, previous_stored: durable, ..part.table.header };
             // What was appended may have been shown: here what is kept back may be used.
-            let create = || Journal::create(self.directory.path(), header);
+            let create = || Journal::create(self.directory.path(), header, &self.options.keyring);
             let journal = self.reserve.with_room(create)?;
-            let written = events.chunks(REWRITE_EVENTS).try_for_each(|chunk| {
-                journal::encode_group(&mut writer.buffer, chunk.iter());
-                journal.append(&writer.buffer)
-            });
+            let mut chunks = events.chunks(REWRITE_EVENTS);
+            let written = chunks.try_for_each(|chunk| journal.append(&mut writer.buffer, chunk.iter()));
             if let Err(error) = written.and_then(|()| journal.sync()) {
                 let _ = std::fs::remove_file(journal.path());
                 return Err(self.refused(error));

@@ -1,5 +1,6 @@
 //! What can go wrong, split by what the caller can do about it.
 
+use crate::cipher::MissingKey;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,13 @@ pub enum OpenError {
         path: PathBuf,
         /// The format it has.
         found: u32,
+    },
+    /// A part of it is encrypted with a key that is not known. Nothing was changed.
+    KeyMissing {
+        /// The file.
+        path: PathBuf,
+        /// Which key, and which ones are known.
+        error: MissingKey,
     },
     /// Something else than a directory is there, or a link to one.
     NotADirectory(PathBuf),
@@ -40,6 +48,7 @@ impl fmt::Display for OpenError {
                  sidewire until its outbox is empty, or move the file away and lose these events",
                 path.display()
             ),
+            Self::KeyMissing { path, error } => write!(f, "{} {error}", path.display()),
             Self::NotADirectory(path) => {
                 write!(f, "the outbox {} is not a directory: move away what is there", path.display())
             }

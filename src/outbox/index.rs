@@ -1,9 +1,10 @@
 //! What waits, segment by segment, and up to where the bus has it.
 
-use super::record::{self, Head};
+use super::record::{self, Head, Unfit};
 use super::rejected::Rejected;
 use super::segment::{self, Fault, Segment, Window};
 use super::{Entry, Number};
+use crate::cipher::Keyring;
 use crate::event::UnixMs;
 use std::collections::VecDeque;
 use std::fs;
@@ -19,11 +20,13 @@ pub(super) struct Index {
     settled_records: u64,
     /// When the oldest that waits was accepted.
     pub(super) oldest_ms: Option<UnixMs>,
+    keyring: Keyring,
 }
 
 impl Index {
-    pub(super) fn new(settled: u64) -> Self {
-        Self { segments: VecDeque::new(), settled, settled_records: 0, oldest_ms: None }
+    pub(super) fn new(settled: u64, keyring: &Keyring) -> Self {
+        let keyring = keyring.clone();
+        Self { segments: VecDeque::new(), settled, settled_records: 0, oldest_ms: None, keyring }
     }
 
     /// Events that wait.
@@ -93,7 +96,7 @@ impl Index {
             let at = self.segments.partition_point(|segment| segment.last <= after);
             let Some(segment) = self.segments.get(at) else { return Ok(Vec::new()) };
             let mut entries = Vec::new();
-            match collect(segment, after, most_events, most_bytes, &mut entries) {
+            match collect(segment, &self.keyring, after, most_events, most_bytes, &mut entries) {
                 // What comes before a bad record is good; the next read meets the bad one again.
                 _ if !entries.is_empty() => return Ok(entries),
                 Ok(()) => after = segment.last,
@@ -190,6 +193,7 @@ impl<E: Into<Fault>> From<E> for Stop {
 /// Reads records of a segment after a number until the bounds; at least one.
 fn collect(
     segment: &Segment,
+    keyring: &Keyring,
     after: u64,
     most_events: usize,
     most_bytes: u64,
@@ -205,9 +209,13 @@ fn collect(
             break;
         }
         let record = window.record(place.offset, &head, segment.bytes)?;
-        match record::entry(record) {
+        match record::entry(record, keyring) {
             Ok(entry) => entries.push((Number(head.number), entry)),
-            Err(why) => return Err(Stop::Unfit { number: head.number, record: record.to_vec(), why }),
+            // It makes sense to whoever has the key.
+            Err(Unfit::Locked(missing)) => return Err(io::Error::other(missing).into()),
+            Err(Unfit::Senseless(why)) => {
+                return Err(Stop::Unfit { number: head.number, record: record.to_vec(), why });
+            }
         }
         place = segment.next(place, &head);
     }

@@ -3,7 +3,9 @@
 use super::directory;
 use super::error::OpenError;
 use super::index::Index;
+use super::record;
 use super::segment::{self, Begin, HEADER_BYTES, Header, Segment};
+use crate::cipher::{KeyId, Keyring, LOCK_BYTES};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -19,9 +21,15 @@ pub(super) struct Found {
 }
 
 /// Reads all segments of a directory of which everything up to `settled` is on the bus.
-pub(super) fn recover(dir: &Path, settled: u64) -> Result<Found, OpenError> {
+pub(super) fn recover(dir: &Path, settled: u64, keyring: &Keyring) -> Result<Found, OpenError> {
     let begun = begins(dir)?;
-    let mut index = Index::new(settled);
+    for (_, path, _) in &begun {
+        let key = key_of(path).map_err(|error| OpenError::io(path, error))?;
+        if let Some(key) = key.filter(|key| !keyring.has(*key)) {
+            return Err(OpenError::KeyMissing { path: path.clone(), error: keyring.missing(key) });
+        }
+    }
+    let mut index = Index::new(settled, keyring);
     let mut last = settled;
     let mut cut = 0;
     let mut damaged = 0;
@@ -82,6 +90,14 @@ fn begins(dir: &Path) -> Result<Vec<(u64, PathBuf, Option<Header>)>, OpenError> 
     }
     begun.sort_by_key(|(first, ..)| *first);
     Ok(begun)
+}
+
+/// The key that a segment is encrypted with: that of its first record, as all have the same.
+pub(super) fn key_of(path: &Path) -> io::Result<Option<KeyId>> {
+    let mut begin = Vec::new();
+    let most = HEADER_BYTES + record::HEAD_BYTES + LOCK_BYTES;
+    File::open(path)?.take(most as u64).read_to_end(&mut begin)?;
+    Ok(begin.get(HEADER_BYTES..).and_then(record::key_of))
 }
 
 /// Removes a segment without a record; one that had some is kept for an operator to look at.

@@ -1,7 +1,14 @@
-//! Events that the bus will never take: one JSON line each in a file that an operator can read.
+//! Events that the bus will never take: one JSON line each in a file that an operator can read. Where the disk is
+//! encrypted a line says when and why, and has the whole line encrypted in it: `sidewire log rejected` shows it.
+
+mod lines;
+
+pub use lines::RejectedError;
+pub(super) use lines::{keys_of, read};
 
 use super::directory;
 use super::record;
+use crate::cipher::Keyring;
 use crate::event::{Channel, EventId, EventName, UnixMs};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -9,12 +16,14 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
+use std::fs;
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 const FILE: &str = "rejected.ndjson";
 const OLDER_FILE: &str = "rejected.1.ndjson";
+/// Both, the older one first.
+pub(super) const FILES: [&str; 2] = [OLDER_FILE, FILE];
 /// At this size the file takes the place of the older one, which goes.
 const MOST_BYTES: u64 = 16 << 20;
 
@@ -35,22 +44,23 @@ pub struct Refused {
 #[derive(Debug)]
 pub(super) struct Rejected {
     dir: PathBuf,
+    keyring: Keyring,
     most_bytes: u64,
 }
 
 impl Rejected {
-    pub(super) fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned(), most_bytes: MOST_BYTES }
+    pub(super) fn new(dir: &Path, keyring: &Keyring) -> Self {
+        Self { dir: dir.to_owned(), keyring: keyring.clone(), most_bytes: MOST_BYTES }
     }
 
     #[cfg(test)]
     pub(super) fn bounded(dir: &Path, most_bytes: u64) -> Self {
-        Self { dir: dir.to_owned(), most_bytes }
+        Self { dir: dir.to_owned(), keyring: Keyring::none(), most_bytes }
     }
 
     /// Adds a record, durable on return.
     pub(super) fn add(&self, record: &[u8], why: &str) -> io::Result<()> {
-        let line = line(record, why);
+        let line = self.line(record, why)?;
         let path = self.dir.join(FILE);
         let mut file = directory::open_file(&path)?;
         let mut end = file.seek(SeekFrom::End(0))?;
@@ -73,19 +83,25 @@ impl Rejected {
     /// The events of an id, oldest first; lines that cannot be read are passed over.
     pub(super) fn of(&self, id: &EventId) -> io::Result<Vec<Refused>> {
         let mut found = Vec::new();
-        for name in [OLDER_FILE, FILE] {
-            let mut reader = match File::open(self.dir.join(name)) {
-                Ok(file) => BufReader::new(file),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
-            };
-            let mut line = Vec::new();
-            while reader.read_until(b'\n', &mut line)? > 0 {
-                found.extend(std::str::from_utf8(&line).ok().and_then(|line| refused(line, id)));
-                line.clear();
+        for name in FILES {
+            for line in lines::lines(&self.dir.join(name))? {
+                let line = line?;
+                let opened = lines::open(&line, &self.keyring);
+                found.extend(opened.ok().and_then(|line| refused(&line, id)));
             }
         }
         Ok(found)
+    }
+
+    fn line(&self, record: &[u8], why: &str) -> io::Result<String> {
+        // One that does not open is kept as it is.
+        let body = match record::body(record, &self.keyring) {
+            Ok(body) => body,
+            Err(_) => Cow::Borrowed(record.get(record::HEAD_BYTES..).unwrap_or_default()),
+        };
+        let plain = line(&body, why);
+        let time = record::Head::parse(record).map(|head| head.time);
+        Ok(lines::seal(&plain, time, why, &self.keyring)?.unwrap_or(plain))
     }
 }
 
@@ -114,8 +130,7 @@ fn refused(line: &str, id: &EventId) -> Option<Refused> {
 }
 
 /// Works from the bare fields, so that a record that makes no event can be shown as well.
-fn line(record: &[u8], why: &str) -> String {
-    let body = record.get(record::HEAD_BYTES..).unwrap_or_default();
+fn line(body: &[u8], why: &str) -> String {
     let (fields, payload) = record::split_fields(body).unwrap_or((Vec::new(), body));
     let mut object = Map::new();
     for &(name, text) in &fields {

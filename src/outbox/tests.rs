@@ -1,6 +1,7 @@
 //! The outbox as a whole, on real files.
 
 mod damage;
+mod encryption;
 mod full;
 mod life;
 mod model;
@@ -13,7 +14,16 @@ use std::path::PathBuf;
 const LIMITS: Limits = Limits { max_bytes: 64 << 20, max_age: Duration::from_secs(3600) };
 
 fn open(dir: &Path) -> Outbox {
-    Outbox::open(&dir.join("outbox"), LIMITS).unwrap()
+    open_with(dir, &Keyring::none())
+}
+
+fn open_with(dir: &Path, keyring: &Keyring) -> Outbox {
+    Outbox::open(&dir.join("outbox"), LIMITS, keyring).unwrap()
+}
+
+/// Without a key, and with one.
+fn keyrings() -> [Keyring; 2] {
+    [Keyring::none(), Keyring::for_tests(&[1])]
 }
 
 /// An event with a sequence number, and a payload of about so many bytes.

@@ -5,6 +5,7 @@ use super::index::Index;
 use super::record::{self, Head};
 use super::segment::{self, HEADER_BYTES, Header, Segment};
 use super::{AppendError, Entry};
+use crate::cipher::{Cipher, Keyring, Part};
 use std::fs::{self, File};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -19,6 +20,7 @@ const MOST_KEPT_BUFFER_BYTES: usize = 4 << 20;
 #[derive(Debug)]
 pub(super) struct Writer {
     dir: PathBuf,
+    keyring: Keyring,
     segment_bytes: u64,
     /// The number of the next event.
     next: u64,
@@ -35,14 +37,23 @@ pub(super) struct Writer {
 #[derive(Debug)]
 struct Active {
     file: File,
+    seal: Seal,
+}
+
+/// What makes the records of a segment its own. A number is never written twice within a segment, so it is good to
+/// encrypt by.
+#[derive(Debug)]
+struct Seal {
     seed: u32,
+    cipher: Option<Cipher>,
 }
 
 impl Writer {
     /// Goes on after a number. What earlier runs wrote is not touched: the first group begins a segment.
-    pub(super) fn new(dir: &Path, segment_bytes: u64, last: u64) -> Self {
+    pub(super) fn new(dir: &Path, keyring: &Keyring, segment_bytes: u64, last: u64) -> Self {
         Self {
             dir: dir.to_owned(),
+            keyring: keyring.clone(),
             segment_bytes,
             next: last + 1,
             accepted: last,
@@ -69,16 +80,24 @@ impl Writer {
             let index = super::lock(index);
             (index.bytes(), index.segments.back().map_or(0, |newest| newest.bytes))
         };
-        if end >= self.segment_bytes {
+        let key = |active: &Active| active.seal.cipher.as_ref().map(|cipher| cipher.lock().key);
+        let is_current = |active: &Active| key(active) == self.keyring.current();
+        if end >= self.segment_bytes || !self.active.as_ref().is_some_and(is_current) {
             self.seal();
         }
-        let begun = self.active.is_none().then(|| Header { seed: random(), follows: self.accepted });
-        let heads = self.encode(entries, begun)?;
+        let begun = match &self.active {
+            Some(_) => None,
+            None => {
+                let seal = Seal { seed: random(), cipher: self.keyring.begin(Part::Segment)? };
+                Some((Header { seed: seal.seed, follows: self.accepted }, seal))
+            }
+        };
+        let heads = self.encode(entries, begun.as_ref())?;
         if total + self.buffer.len() as u64 > most_bytes {
             return Err(AppendError::Full);
         }
         let written = match begun {
-            Some(header) => self.write_first(header).map(Some),
+            Some((header, seal)) => self.write_first(header, seal).map(Some),
             None => self.write_more(end).map(|()| None),
         };
         self.next += entries.len() as u64;
@@ -102,25 +121,27 @@ impl Writer {
     }
 
     /// Encodes a group into the buffer, behind the header of the segment that it begins, if it does.
-    fn encode(&mut self, entries: &[Entry], begun: Option<Header>) -> io::Result<Vec<Head>> {
+    fn encode(&mut self, entries: &[Entry], begun: Option<&(Header, Seal)>) -> io::Result<Vec<Head>> {
         self.buffer.clear();
-        let seed = match (begun, &self.active) {
-            (Some(header), _) => {
+        let seal = match (begun, &self.active) {
+            (Some((header, seal)), _) => {
                 header.put(&mut self.buffer);
-                header.seed
+                seal
             }
-            (None, Some(active)) => active.seed,
+            (None, Some(active)) => &active.seal,
             (None, None) => return Err(io::Error::other("there is no segment to write to")),
         };
         let numbers = self.next..;
         numbers
             .zip(entries)
-            .map(|(number, entry)| record::put(&mut self.buffer, seed, number, entry))
+            .map(|(number, entry)| {
+                record::put(&mut self.buffer, seal.seed, number, entry, seal.cipher.as_ref())
+            })
             .collect()
     }
 
     /// Makes a segment of the buffer. It gets its name once it is whole, so nothing remains of a failure.
-    fn write_first(&mut self, header: Header) -> io::Result<Segment> {
+    fn write_first(&mut self, header: Header, seal: Seal) -> io::Result<Segment> {
         let name = segment::file_name(self.next);
         let path = self.dir.join(&name);
         let unfinished = self.dir.join(format!("{UNFINISHED}{name}"));
@@ -134,7 +155,7 @@ impl Writer {
         });
         match made {
             Ok(file) => {
-                self.active = Some(Active { file, seed: header.seed });
+                self.active = Some(Active { file, seal });
                 Ok(Segment::new(path, Some(header)))
             }
             Err(error) => {
@@ -148,12 +169,12 @@ impl Writer {
     /// Writes the buffer to the end of the newest segment.
     fn write_more(&mut self, end: u64) -> io::Result<()> {
         debug_assert!(end >= HEADER_BYTES as u64);
-        let Some(Active { file, seed }) = self.active.take() else {
+        let Some(Active { file, seal }) = self.active.take() else {
             return Err(io::Error::other("there is no segment to write to"));
         };
         let written = file.write_all_at(&self.buffer, end).and_then(|()| self.sync(&file));
         match written {
-            Ok(()) => self.active = Some(Active { file, seed }),
+            Ok(()) => self.active = Some(Active { file, seal }),
             Err(_) => {
                 if let Err(second) = file.set_len(end) {
                     tracing::error!(error = %second, "a part of the outbox cannot be cut back: it is closed");

@@ -6,6 +6,7 @@ use crate::codec::Shown;
 use crate::event::{Event, EventId, Position};
 use crate::log::{AppendError, Log};
 use crate::metrics::Metrics;
+use crate::redact::Redactor;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,6 +31,9 @@ pub(super) struct Writer {
     pub(super) metrics: Arc<Metrics>,
     pub(super) health: Arc<Health>,
     pub(super) refusal: Refusal,
+    /// What the rules of this node strip from events that come from a bus: who put them there may know no rules,
+    /// or others.
+    pub(super) redactor: Redactor,
 }
 
 /// A group, sorted out.
@@ -38,7 +42,7 @@ struct Group {
     events: Vec<Arc<Event>>,
     slots: Vec<(Slot, Outcome)>,
     /// From a bus, but the log has them already under their ids.
-    dropped: Vec<Arc<Event>>,
+    dropped: Vec<(Arc<Event>, Position)>,
     /// Shown after the events: they were sent later.
     early: Vec<(u64, Arc<Event>)>,
     probes: Vec<oneshot::Sender<()>>,
@@ -61,7 +65,7 @@ impl Writer {
         let mut group = Group::default();
         let mut given: HashMap<EventId, Position, foldhash::fast::RandomState> = HashMap::default();
         for arriving in arriving.drain(..) {
-            let (event, slot, accepted) = match arriving {
+            let (mut event, slot, accepted) = match arriving {
                 Arriving::Event { event, slot, accepted } => (event, slot, accepted),
                 Arriving::Early { event, number } => {
                     // It was published elsewhere before, and came from there: it has its place already.
@@ -77,6 +81,10 @@ impl Writer {
                     continue;
                 }
             };
+            let stripped = self.redactor.strip(&event.channel, &mut event.data);
+            if stripped > 0 {
+                self.metrics.redacted_fields.inc_by(stripped);
+            }
             let earlier = if event.id_given {
                 given.get(&event.id).copied().or_else(|| self.log.known_id(&event.id))
             } else {
@@ -87,7 +95,7 @@ impl Writer {
                 Some(position) => {
                     self.metrics.duplicates.inc();
                     if event.sender().is_some() {
-                        group.dropped.push(Arc::new(event));
+                        group.dropped.push((Arc::new(event), position));
                     }
                     Outcome::Duplicate(position)
                 }
@@ -143,8 +151,8 @@ impl Writer {
             self.report(&self.log.try_out());
         }
         self.settler.add(group.slots, appended);
-        for event in group.dropped {
-            let _ = self.to_fan_out.blocking_send(Showing::Dropped(event));
+        for (event, position) in group.dropped {
+            let _ = self.to_fan_out.blocking_send(Showing::Dropped { event, position });
         }
         for (number, event) in group.early {
             let shown = Arc::new(Shown::early(event));

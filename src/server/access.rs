@@ -254,8 +254,8 @@ impl Node {
                 None => Err(self.refused(&Reason::NoToken.into())),
             };
         };
-        match authority.identify(&token, unix_ms()).await {
-            Ok(identity) => Ok(Access::Known(Arc::new(identity))),
+        match authority.identify_again(&token, unix_ms()).await {
+            Ok(identity) => Ok(Access::Known(identity)),
             Err(refusal) => {
                 if let (Some(ip), Refusal::Unauthorized(_)) = (peer.peer_ip, &refusal) {
                     self.registry.offenders().note(ip, Instant::now());

@@ -18,18 +18,22 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Answers clients.
 pub struct Client {
     node: Arc<Node>,
+    /// It was said that a proxy is taken for a client.
+    told_of_proxy: AtomicBool,
 }
 
 impl Client {
     /// The client listener of a node.
     pub fn new(node: Arc<Node>) -> Arc<Self> {
-        Arc::new(Self { node })
+        Arc::new(Self { node, told_of_proxy: AtomicBool::new(false) })
     }
 
     async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Reply {
@@ -38,11 +42,16 @@ impl Client {
             Ok(origin) => origin,
             Err(error) => return Reply::Http(self.node.count_and_answer(error)),
         };
+        let mut unheard_proxy = None;
         let result = if request.method() == Method::OPTIONS {
             Ok(Reply::Http(preflight(request.headers())))
         } else {
             // From here on it is about who the client is, and no longer about which of our addresses it used.
             let peer_ip = client_ip(peer.peer_ip, request.headers(), &settings.proxies);
+            // What it says of others was not believed, so it stands for all of them.
+            if peer_ip == peer.peer_ip && is_passed_on(request.headers()) {
+                unheard_proxy = peer_ip;
+            }
             let banned = peer_ip.and_then(|ip| {
                 let offenders = self.node.registry.offenders();
                 offenders.banned(ip, settings.offences_per_ip, settings.ban, Instant::now())
@@ -55,7 +64,12 @@ impl Client {
         let mut response = match result {
             Ok(Reply::Http(response)) => response,
             Ok(takeover) => return takeover,
-            Err(error) => self.node.count_and_answer(error),
+            Err(error) => {
+                if error.code == "rate_limited" {
+                    self.suspect_a_proxy(unheard_proxy);
+                }
+                self.node.count_and_answer(error)
+            }
         };
         allow_origin(response.headers_mut(), &origin, settings.credentials);
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -253,6 +267,24 @@ impl Client {
             .with_header(header::RETRY_AFTER, HeaderValue::from_static("5")),
         })
     }
+}
+
+impl Client {
+    /// Says once that an address which is refused for what it takes looks like a proxy.
+    fn suspect_a_proxy(&self, ip: Option<IpAddr>) {
+        let Some(ip) = ip else { return };
+        if !self.told_of_proxy.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                address = %ip,
+                "clients are refused as too many of one address, which passes on the requests of others: if it is your proxy, name it in client.trusted_proxies"
+            );
+        }
+    }
+}
+
+/// Whether a request says that a proxy passed it on.
+fn is_passed_on(headers: &HeaderMap) -> bool {
+    headers.contains_key("x-forwarded-for") || headers.contains_key(header::FORWARDED)
 }
 
 /// The answer to an address that has misbehaved.

@@ -1,6 +1,7 @@
 //! One HTTP connection: hyper parses and answers its requests until one of them becomes a stream. Then the
 //! socket is taken out of hyper, whose buffers and state are freed, and given to a small task of its own.
 
+use super::capacity::Place;
 use super::error::ApiError;
 use super::guard::{GuardState, Guarded, Owes, raw_error};
 use super::stream::Stream;
@@ -107,7 +108,8 @@ pub(super) async fn serve<H: Handler>(
 ) {
     let state = Arc::<GuardState>::default();
     let slot = Slot::default();
-    let service = RequestService { handler, peer, state: state.clone(), slot: slot.clone() };
+    let place = stream.place().cloned();
+    let service = RequestService { handler, peer, state: state.clone(), slot: slot.clone(), place };
     let mut connection = http1::Builder::new()
         .max_buf_size(limits.head_bytes)
         .max_headers(64)
@@ -189,6 +191,7 @@ struct RequestService<H> {
     peer: Peer,
     state: Arc<GuardState>,
     slot: Slot,
+    place: Option<Arc<Place>>,
 }
 
 impl<H: Handler> Service<Request<Incoming>> for RequestService<H> {
@@ -198,6 +201,9 @@ impl<H: Handler> Service<Request<Incoming>> for RequestService<H> {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.state.request_begins();
+        if let Some(place) = &self.place {
+            place.settle();
+        }
         let (state, slot) = (self.state.clone(), self.slot.clone());
         if let Some(coding) = request.headers().get(header::TRANSFER_ENCODING)
             && !coding.as_bytes().eq_ignore_ascii_case(b"chunked")

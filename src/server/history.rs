@@ -36,7 +36,7 @@ pub(super) async fn events(
         access.require(Right::History, &patterns)
     };
     allowed.map_err(|denied| node.denied(access, &denied))?;
-    let after = parameters.cursor("after")?;
+    let (after, before) = (parameters.cursor("after")?, parameters.cursor("before")?);
     let position = async |name| -> Result<Option<Position>, ApiError> {
         let Some(cursor) = parameters.cursor(name)? else { return Ok(None) };
         let source = node.source.clone();
@@ -70,9 +70,7 @@ pub(super) async fn events(
     };
     let log = node.source.log.clone();
     let mut page = blocking(move || log.query(&query)).await?;
-    if let Some(after) = &after {
-        page.events = node.source.not_had(page.events, after);
-    }
+    node.source.keep_between(&mut page.events, after.as_ref(), before.as_ref());
     let events = node.source.shown(page.events);
     let cursor = node.source.cursor(page.reached).encode();
     Ok(list(format, &events, cursor.as_str(), ListEnd::More(page.more)))

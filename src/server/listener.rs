@@ -1,8 +1,10 @@
 //! Binding and accepting.
 
+use super::capacity::{Capacity, Place};
 use super::connection::{ConnectionLimits, Handler, Peer, serve};
 use super::proxy_protocol;
-use super::stream::Stream;
+use super::stream::{Socket as Connected, Stream};
+use super::system_name::{SystemGroup, SystemUser};
 use super::tls::Tls;
 use crate::config::Network;
 use crate::systemd::PassedSocket;
@@ -39,6 +41,10 @@ pub enum Address {
         path: PathBuf,
         /// The mode of the file.
         mode: u32,
+        /// Who owns the file; none for who runs this.
+        user: Option<SystemUser>,
+        /// Its group; none for that of who runs this.
+        group: Option<SystemGroup>,
     },
 }
 
@@ -58,6 +64,8 @@ pub struct Listener {
     tls: Option<Tls>,
     /// Whose connections begin with a PROXY header; others are not served then.
     proxies: Option<Arc<[Network]>>,
+    /// How many connections it takes; none for as many as come.
+    capacity: Option<Arc<Capacity>>,
 }
 
 enum Bound {
@@ -80,6 +88,10 @@ impl Drop for UnixSocketFile {
 }
 
 impl Listener {
+    fn new(socket: Bound, address: Address) -> Self {
+        Self { socket, address, tls: None, proxies: None, capacity: None }
+    }
+
     /// Binds. The port 0 takes any free one.
     pub fn bind(address: &Address) -> io::Result<Self> {
         match address {
@@ -91,24 +103,25 @@ impl Listener {
                 socket.listen(BACKLOG)?;
                 let listener = TcpListener::from_std(socket.into())?;
                 let address = Address::Tcp(listener.local_addr()?);
-                Ok(Self { socket: Bound::Tcp(listener), address, tls: None, proxies: None })
+                Ok(Self::new(Bound::Tcp(listener), address))
             }
-            Address::Unix { path, mode } => {
+            Address::Unix { path, mode, user, group } => {
+                // Looked up before anything is made: a name that is none leaves nothing behind.
+                let user = user.as_ref().map(SystemUser::id).transpose()?;
+                let group = group.as_ref().map(SystemGroup::id).transpose()?;
                 remove_stale(path)?;
                 let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
                 socket.set_nonblocking(true)?;
                 socket.bind(&socket2::SockAddr::unix(path)?)?;
                 let file = Some(UnixSocketFile(path.clone()));
-                // Nobody can connect before `listen`, so the mode is in force for the first one.
+                // Nobody can connect before `listen`, so owner and mode are in force for the first one.
+                if user.is_some() || group.is_some() {
+                    std::os::unix::fs::chown(path, user, group).map_err(|error| may_not_give(&error))?;
+                }
                 std::fs::set_permissions(path, std::fs::Permissions::from_mode(*mode))?;
                 socket.listen(BACKLOG)?;
                 let listener = UnixListener::from_std(socket.into())?;
-                Ok(Self {
-                    socket: Bound::Unix { listener, _file: file },
-                    address: address.clone(),
-                    tls: None,
-                    proxies: None,
-                })
+                Ok(Self::new(Bound::Unix { listener, _file: file }, address.clone()))
             }
         }
     }
@@ -123,18 +136,18 @@ impl Listener {
         Self { proxies, ..self }
     }
 
+    /// Closes connections for which there is no room.
+    pub fn with_capacity(self, capacity: Option<Arc<Capacity>>) -> Self {
+        Self { capacity, ..self }
+    }
+
     /// Takes over a socket that is listened on already.
     pub fn passed(socket: PassedSocket) -> io::Result<Self> {
         match socket {
             PassedSocket::Tcp(listener) => {
                 listener.set_nonblocking(true)?;
                 let address = Address::Tcp(listener.local_addr()?);
-                Ok(Self {
-                    socket: Bound::Tcp(TcpListener::from_std(listener)?),
-                    address,
-                    tls: None,
-                    proxies: None,
-                })
+                Ok(Self::new(Bound::Tcp(TcpListener::from_std(listener)?), address))
             }
             PassedSocket::Unix(listener) => {
                 listener.set_nonblocking(true)?;
@@ -142,12 +155,8 @@ impl Listener {
                 let path = name.as_pathname().unwrap_or(Path::new("(without a name)")).to_owned();
                 let mode = std::fs::metadata(&path).map_or(0, |file| file.permissions().mode() & 0o7777);
                 let listener = UnixListener::from_std(listener)?;
-                Ok(Self {
-                    socket: Bound::Unix { listener, _file: None },
-                    address: Address::Unix { path, mode },
-                    tls: None,
-                    proxies: None,
-                })
+                let address = Address::Unix { path, mode, user: None, group: None };
+                Ok(Self::new(Bound::Unix { listener, _file: None }, address))
             }
         }
     }
@@ -174,15 +183,23 @@ impl Listener {
                 Some(_) = connections.join_next() => continue,
             };
             match accepted {
-                Ok(stream) => {
+                Ok(socket) => {
                     pause = Duration::from_millis(5);
+                    let place = match &self.capacity {
+                        Some(capacity) => match capacity.enter(remote_ip(&socket)) {
+                            Some(place) => Some(place),
+                            None => continue,
+                        },
+                        None => None,
+                    };
                     let (handler, signal) = (handler.clone(), signal.clone());
-                    match stream {
-                        Stream::Tcp(socket) if self.tls.is_some() || self.proxies.is_some() => {
-                            let front = Front { tls: self.tls.clone(), proxies: self.proxies.clone() };
+                    match socket {
+                        Connected::Tcp(socket) if self.tls.is_some() || self.proxies.is_some() => {
+                            let front = Front { tls: self.tls.clone(), proxies: self.proxies.clone(), place };
                             connections.spawn(front.serve(socket, handler, limits, signal));
                         }
-                        stream => {
+                        socket => {
+                            let stream = Stream::new(socket, place);
                             let peer = Peer::of(&stream);
                             connections.spawn(serve(stream, peer, handler, limits, signal));
                         }
@@ -201,7 +218,7 @@ impl Listener {
         while connections.join_next().await.is_some() {}
     }
 
-    async fn accept(&self) -> io::Result<Stream> {
+    async fn accept(&self) -> io::Result<Connected> {
         match &self.socket {
             Bound::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
@@ -212,9 +229,9 @@ impl Listener {
                 let keepalive =
                     socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4);
                 let _ = socket.set_tcp_keepalive(&keepalive);
-                Ok(Stream::Tcp(stream))
+                Ok(Connected::Tcp(stream))
             }
-            Bound::Unix { listener, .. } => Ok(Stream::Unix(listener.accept().await?.0)),
+            Bound::Unix { listener, .. } => Ok(Connected::Unix(listener.accept().await?.0)),
         }
     }
 }
@@ -223,6 +240,15 @@ impl Listener {
 struct Front {
     tls: Option<Tls>,
     proxies: Option<Arc<[Network]>>,
+    place: Option<Arc<Place>>,
+}
+
+/// Where a connection comes from, as far as the socket knows.
+fn remote_ip(socket: &Connected) -> Option<IpAddr> {
+    match socket {
+        Connected::Tcp(stream) => stream.peer_addr().ok().map(|address| address.ip().to_canonical()),
+        Connected::Unix(_) | Connected::Tls { .. } => None,
+    }
 }
 
 impl Front {
@@ -240,13 +266,14 @@ impl Front {
             Err(_) => return tracing::debug!("no PROXY header in time"),
         };
         let Some(tls) = &self.tls else {
-            let stream = Stream::Tcp(socket);
+            let stream = Stream::new(Connected::Tcp(socket), self.place);
             let peer = Self::peer(&stream, source);
             return Box::pin(serve(stream, peer, handler, limits, stopping)).await;
         };
         // Boxed, as both are over long before a client that stays is.
         match Box::pin(tls.accept(socket, limits.header_timeout)).await {
-            Ok((stream, carried)) => {
+            Ok((socket, carried)) => {
+                let stream = Stream::new(socket, self.place);
                 let peer = Self::peer(&stream, source);
                 tokio::join!(Box::pin(serve(stream, peer, handler, limits, stopping)), Box::pin(carried));
             }
@@ -270,6 +297,11 @@ impl Front {
         let peer = Peer::of(stream);
         Peer { peer_ip: source.or(peer.peer_ip), ..peer }
     }
+}
+
+fn may_not_give(error: &io::Error) -> io::Error {
+    let advice = "only root gives a socket to another user, and others only to a group that they are in; run it so, or leave `socket_user` and `socket_group` out";
+    io::Error::new(error.kind(), format!("the socket cannot be given to its owner ({error}): {advice}"))
 }
 
 /// Removes the socket of a process that is gone; a live one, or anything that is no socket, is left alone.

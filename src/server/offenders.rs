@@ -24,6 +24,10 @@ struct Offences {
 impl Offenders {
     /// Notes an offence.
     pub(super) fn note(&self, ip: IpAddr, now: Instant) {
+        // On this host many share one address, such as all that a local proxy passes on.
+        if ip.is_loopback() {
+            return;
+        }
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= MAX_ADDRESSES && !all.contains_key(&ip) {
             all.retain(|_, offences| now.saturating_duration_since(offences.last) < WINDOW);
@@ -78,6 +82,11 @@ mod tests {
             offenders.note(ip, start + Duration::from_secs(1000 + at * 30));
         }
         assert!(!banned(1300), "slow ones are not many within a minute");
+        let here = IpAddr::from([127, 0, 0, 1]);
+        for _ in 0..10 {
+            offenders.note(here, start);
+        }
+        assert!(offenders.banned(here, 3, ban, start).is_none());
         for number in 0..3 * MAX_ADDRESSES as u32 {
             offenders.note(IpAddr::from(number.to_be_bytes()), start);
         }

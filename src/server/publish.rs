@@ -4,9 +4,10 @@ use super::error::{ApiError, json};
 use super::node::{Node, Settings};
 use super::request::{Parameters, read_body};
 use crate::bus::{Outcome, Refused};
-use crate::event::CursorText;
+use crate::event::{CursorText, Draft};
 use crate::intake::{self, EntryError};
-use crate::publish::{Ack, Published};
+use crate::publish::{Ack, PacedDraft, Published};
+use crate::redact::Opaque;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -56,7 +57,7 @@ pub(super) async fn answer(
     let mut drafts = Vec::with_capacity(intake.entries.len());
     for (index, entry) in intake.entries.into_iter().enumerate() {
         match entry {
-            Ok(draft) => match node.rates.pace(settings, draft) {
+            Ok(draft) => match admit(node, settings, draft) {
                 Ok(paced) => drafts.push(paced),
                 Err(error) => errors.push((index, error)),
             },
@@ -125,6 +126,20 @@ pub(super) async fn answer(
     }
     body.extend_from_slice(b"]}");
     Ok(json(StatusCode::OK, body))
+}
+
+/// Lets a draft through if the rules of its channel do, at their pace.
+pub(super) fn admit(node: &Node, settings: &Settings, draft: Draft) -> Result<PacedDraft, EntryError> {
+    node.publisher.check(&draft).map_err(|Opaque| EntryError {
+        status: 400,
+        code: "opaque_data",
+        message:
+            "fields are stripped from events of this channel, so its `data` must be JSON: no bytes, and no \
+                  text that begins like an object or a list"
+                .into(),
+        field: Some("data"),
+    })?;
+    node.rates.pace(settings, draft)
 }
 
 /// A result that is no error.

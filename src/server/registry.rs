@@ -121,6 +121,8 @@ pub enum Whom<'a> {
 pub struct Admission {
     registry: Arc<Registry>,
     ip: Option<IpAddr>,
+    /// The address whose share this takes.
+    counted: Option<IpAddr>,
 }
 
 impl Admission {
@@ -140,7 +142,7 @@ impl Admission {
 impl Drop for Admission {
     fn drop(&mut self) {
         self.registry.open.fetch_sub(1, Ordering::Relaxed);
-        if let Some(ip) = self.ip {
+        if let Some(ip) = self.counted {
             let mut by_ip = self.registry.by_ip();
             if let Some(count) = by_ip.get_mut(&ip) {
                 *count -= 1;
@@ -211,7 +213,9 @@ impl Registry {
         if limits.total > 0 && self.open.load(Ordering::Relaxed) >= limits.total {
             return Err(Refused::Full);
         }
-        if let Some(ip) = ip {
+        // Who is on this host shares one address with everybody there, such as all that a local proxy passes on.
+        let counted = ip.filter(|ip| !ip.is_loopback());
+        if let Some(ip) = counted {
             if limits.handshakes_per_ip > 0 && !self.may_connect(ip, limits.handshakes_per_ip) {
                 self.offenders.note(ip, Instant::now());
                 return Err(Refused::TooOften);
@@ -224,7 +228,7 @@ impl Registry {
             *count += 1;
         }
         self.open.fetch_add(1, Ordering::Relaxed);
-        Ok(Admission { registry: self.clone(), ip })
+        Ok(Admission { registry: self.clone(), ip, counted })
     }
 
     fn may_connect(&self, ip: IpAddr, per_second: u32) -> bool {

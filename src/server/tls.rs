@@ -1,7 +1,7 @@
 //! TLS on a listener. It ends in a task of its own, and what it carried goes on over a pair of local sockets: all
 //! that is behind it sees a plain socket, with its readiness, its partial writes and its bounded buffers.
 
-use super::stream::Stream;
+use super::stream::Socket;
 use socket2::SockRef;
 use std::fmt;
 use std::io;
@@ -77,7 +77,7 @@ impl Tls {
         &self,
         socket: TcpStream,
         timeout: Duration,
-    ) -> io::Result<(Stream, impl Future<Output = ()> + Send + use<>)> {
+    ) -> io::Result<(Socket, impl Future<Output = ()> + Send + use<>)> {
         let (local, peer) = (socket.local_addr()?, socket.peer_addr()?);
         let handshake = TlsAcceptor::from(self.current()).accept(socket);
         let tls = tokio::time::timeout(timeout, handshake).await??;
@@ -86,7 +86,7 @@ impl Tls {
             SockRef::from(end).set_send_buffer_size(PAIR_BYTES)?;
         }
         let (local_ip, peer_ip) = (local.ip().to_canonical(), peer.ip().to_canonical());
-        Ok((Stream::Tls { stream: near, local_ip, peer_ip }, carry(tls, far)))
+        Ok((Socket::Tls { stream: near, local_ip, peer_ip }, carry(tls, far)))
     }
 }
 

@@ -1,12 +1,13 @@
 //! The bus that the configuration names, with what depends on which it is.
 
 use super::backends::{nats_kept, nats_options, nats_patterns, redis_options};
-use super::{INFLOW_AGE, INFLOW_BYTES, StartError};
+use super::{INFLOW_AGE, INFLOW_BYTES, OUTBOX_DIRECTORY, StartError};
 use crate::bus::backend::Backend;
 use crate::bus::nats::{Core, JetStream};
 use crate::bus::redis::{RedisPubSub, RedisStream};
 use crate::bus::remote::{Remote, RemoteOptions};
 use crate::bus::{Bus, Inflow, Memory};
+use crate::cipher::Keyring;
 use crate::config::{BusChannel, BusMode, Config, LogSync};
 use crate::event::Interest;
 use crate::log::{Log, Numbering};
@@ -59,15 +60,16 @@ pub(super) async fn start(
     shore: Arc<Shore>,
     order: &Order,
     metrics: &Arc<Metrics>,
+    keyring: Keyring,
 ) -> Result<Arc<dyn Bus>, StartError> {
     let Some(mode) = config.bus.mode() else {
         // Within this process there is no link that could break.
         metrics.bus.connected.set(1);
         return Ok(Arc::new(Memory::new(inflow)));
     };
-    let dir = config.log.dir.join("outbox");
+    let dir = config.log.dir.join(OUTBOX_DIRECTORY);
     let limits = Limits { max_bytes: config.queue.max_bytes.0, max_age: config.queue.max_age };
-    let outbox = tokio::task::spawn_blocking(move || Outbox::open(&dir, limits))
+    let outbox = tokio::task::spawn_blocking(move || Outbox::open(&dir, limits, &keyring))
         .await
         .map_err(|_| StartError::Threads(io::Error::other("the thread that opens the outbox ended")))?
         .map_err(StartError::Outbox)?;

@@ -4,10 +4,14 @@ use crate::auth::{
     AuthError, AuthOptions, Authority, KeyError, Revocations, SharedToken, TokenRules, WebhookOptions,
     read_secret,
 };
+use crate::cipher::{KeyFileError, Keyring};
 use crate::config::{Config, ListenAddress, SocketMode};
 use crate::intake::IntakeLimits;
+use crate::log::Rule;
+use crate::redact::RedactRule;
 use crate::server::{
-    Address, ConnectionLimits, OriginPolicy, PrivateRules, Settings, Tls, TlsError, TlsOptions,
+    Address, ConnectionLimits, OriginPolicy, PrivateRules, Settings, SystemGroup, SystemUser, Tls, TlsError,
+    TlsOptions,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -65,6 +69,34 @@ pub(super) fn settings(config: &Config, keys: Keys) -> Settings {
         ban: limits.ban,
         probe_interval: config.bus.probe_interval,
     }
+}
+
+/// The keys of what is kept on disk.
+pub(crate) fn keyring(config: &Config) -> Result<Keyring, KeyFileError> {
+    let path = &config.log.encryption_key_file;
+    if path.as_os_str().is_empty() { Ok(Keyring::none()) } else { Keyring::load(path) }
+}
+
+/// What is stripped from events.
+pub(super) fn redact_rules(config: &Config) -> impl Iterator<Item = RedactRule> {
+    config
+        .channels
+        .iter()
+        .map(|rule| RedactRule { pattern: rule.pattern.clone(), paths: rule.redact.clone() })
+}
+
+/// What is kept of events: the rules of channels, as the log knows them.
+pub(super) fn kept(config: &Config) -> Vec<Rule> {
+    config
+        .channels
+        .iter()
+        .map(|rule| Rule {
+            pattern: rule.pattern.clone(),
+            ttl: rule.ttl,
+            max_events: rule.max_events.map(|most| most.get()),
+            store: rule.store,
+        })
+        .collect()
 }
 
 /// What those who come are asked for.
@@ -175,9 +207,15 @@ impl Certificates {
 }
 
 /// Where to listen, as the listener takes it.
-pub(super) fn address(address: &ListenAddress, mode: SocketMode) -> Address {
+pub(super) fn address(address: &ListenAddress, mode: SocketMode, user: &str, group: &str) -> Address {
+    let named = |name: &str| (!name.is_empty()).then(|| name.to_owned());
     match address {
         ListenAddress::Tcp(address) => Address::Tcp(*address),
-        ListenAddress::Unix(path) => Address::Unix { path: path.clone(), mode: mode.0 },
+        ListenAddress::Unix(path) => Address::Unix {
+            path: path.clone(),
+            mode: mode.0,
+            user: named(user).map(SystemUser),
+            group: named(group).map(SystemGroup),
+        },
     }
 }

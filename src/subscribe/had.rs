@@ -41,10 +41,14 @@ impl Had {
 
     /// Whether an event is among it.
     pub fn has(&self, event: &Event) -> bool {
-        event.sender().is_some_and(|sender| self.has_of(sender))
-            || self.marks.as_ref().zip(event.marks()).is_some_and(|(had, of_event)| {
-                had.shards() == of_event.shards() && of_event.of(&event.channel) <= had.of(&event.channel)
-            })
+        event.sender().is_some_and(|sender| self.has_of(sender)) || self.has_in_shard(event)
+    }
+
+    /// Whether an event stands in its shard where the client has been.
+    pub fn has_in_shard(&self, event: &Event) -> bool {
+        self.marks.as_ref().zip(event.marks()).is_some_and(|(had, of_event)| {
+            had.shards() == of_event.shards() && of_event.of(&event.channel) <= had.of(&event.channel)
+        })
     }
 
     /// Whether an event of a sender is among it.

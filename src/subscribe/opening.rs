@@ -120,7 +120,7 @@ fn approximate(source: &Source, cursor: &Cursor, head: Position) -> Option<Posit
     Some(Position(begin * POSITIONS_PER_MS).min(head))
 }
 
-fn decide(source: &Source, request: &Request, head: Position) -> Opening {
+pub(super) fn decide(source: &Source, request: &Request, head: Position) -> Opening {
     let mut opening = Opening { goes_on: true, ..Opening::at(head) };
     if let Some(cursor) = &request.cursor {
         opening.had = Had::of(cursor);

@@ -368,3 +368,6 @@ async fn what_was_shown_early_does_not_come_again() {
         }
     }
 }
+
+mod hopping;
+mod sharded;

@@ -12,6 +12,7 @@ mod nats_jetstream;
 mod nats_loss;
 mod nats_servers;
 mod redis_pubsub;
+mod redis_shards;
 mod redis_stream;
 #[path = "../servers/mod.rs"]
 mod servers;

@@ -139,6 +139,16 @@ CASES = [
         )
         for mode, kind in (("gateway", "ServiceMonitor"), ("daemonset", "PodMonitor"), ("sidecar", "PodMonitor"))
     ],
+    (
+        "gateway with an encrypted log",
+        {
+            "mode": "gateway",
+            "gateway": {"replicas": 1},
+            "config": {"channels": [{"pattern": ">", "redact": ["password", "$.card.number"]}], **ANONYMOUS["config"]},
+            "secrets": [{"key": "log.encryption_key_file", "secret": "sidewire", "entry": "log-key"}],
+        },
+        {"StatefulSet"},
+    ),
     ("daemonset by port", {"mode": "daemonset", **MONITORED}, {"DaemonSet", "PodMonitor"}),
     ("daemonset by socket", {"mode": "daemonset", "daemonset": {"access": "socket"}}, {"DaemonSet"}),
     (

@@ -7,9 +7,13 @@ use std::path::Path;
 fn every_test_that_the_table_of_faults_names_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(root.join("docs/faults.md")).expect("the table is there");
-    let named: Vec<(&str, &str)> =
-        text.split('`').skip(1).step_by(2).filter_map(|code| code.split_once("::")).collect();
-    let named: Vec<_> = named.into_iter().filter(|named| *named != ("MODULE", "NAME")).collect();
+    let named: Vec<(&str, &str)> = text
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter_map(|code| code.split_once("::"))
+        .filter(|named| *named != ("MODULE", "NAME"))
+        .collect();
     for (module, name) in &named {
         let found = ["tests/it", "src", "tests"].iter().any(|folder| {
             let source = std::fs::read_to_string(root.join(folder).join(format!("{module}.rs")));

@@ -7,15 +7,19 @@ use crate::support::{
 use serde_json::json;
 use std::time::Duration;
 
+/// Who is on this host is not counted: so clients of these tests come from elsewhere, by a proxy.
+const PROXY: &str = "[client]\ntrusted_proxies = [\"127.0.0.1\"]\n";
+const ELSEWHERE: (&str, &str) = ("X-Forwarded-For", "8.8.8.8");
+
 async fn open(sidecar: &TestSidecar, target: &str) -> WebSocketClient {
     WebSocketClient::open(&sidecar.whereabouts().client(), target).await
 }
 
 /// What a further client is told.
-async fn refused(sidecar: &TestSidecar, target: &str) -> u16 {
+async fn refused(sidecar: &TestSidecar, target: &str, headers: &str) -> u16 {
     let address = sidecar.whereabouts().client();
     let mut connection = Connection::open(&address).await.expect("connected");
-    connection.write(&upgrade_request(&address, target, "")).await.expect("written");
+    connection.write(&upgrade_request(&address, target, headers)).await.expect("written");
     let answer = within("an answer", connection.read_response()).await.expect("answered");
     assert!(answer.header("retry-after").is_some(), "{}: {}", answer.status(), answer.text());
     answer.refusal(answer.status());
@@ -30,7 +34,7 @@ async fn clients_beyond_the_limit_are_refused_and_a_free_place_is_taken_again() 
         clients.push(open(&sidecar, "/v1/ws?channel=a").await);
     }
     let stream = SseClient::open(&sidecar.whereabouts().client(), "/v1/sse?channel=a", &[]).await;
-    assert_eq!(refused(&sidecar, "/v1/ws").await, 503);
+    assert_eq!(refused(&sidecar, "/v1/ws", "").await, 503);
     for client in &mut clients {
         client.expect("subscribed").await;
     }
@@ -44,26 +48,52 @@ async fn clients_beyond_the_limit_are_refused_and_a_free_place_is_taken_again() 
 
 #[tokio::test]
 async fn one_address_takes_no_more_than_its_share() {
-    let sidecar = TestSidecar::with_config("[limits]\nconnections_per_ip = 2\n").await;
-    let clients = [open(&sidecar, "/v1/ws").await, open(&sidecar, "/v1/ws").await];
-    assert_eq!(refused(&sidecar, "/v1/ws").await, 429);
-    drop(clients);
+    let sidecar = TestSidecar::with_config(&format!("{PROXY}[limits]\nconnections_per_ip = 2\n")).await;
+    let address = sidecar.whereabouts().client();
+    let open_elsewhere = async || WebSocketClient::try_open(&address, "/v1/ws", &[ELSEWHERE]).await;
+    let clients = [open_elsewhere().await.expect("let in"), open_elsewhere().await.expect("let in")];
+    assert_eq!(refused(&sidecar, "/v1/ws", "X-Forwarded-For: 8.8.8.8\r\n").await, 429);
+    let here: Vec<_> = futures_util::future::join_all((0..5).map(|_| open(&sidecar, "/v1/ws"))).await;
+    drop((clients, here));
     sidecar.wait_for_connections(0).await;
-    open(&sidecar, "/v1/ws").await;
+    open_elsewhere().await.expect("let in again");
+}
+
+/// What holds where nothing is configured: bursts of 200 handshakes and 1,000 connections of one address, and no
+/// such bound for this host.
+#[tokio::test]
+async fn by_default_one_address_cannot_take_everything() {
+    let sidecar = TestSidecar::with_config(PROXY).await;
+    let address = sidecar.whereabouts().client();
+    let mut granted = Vec::new();
+    while let Ok(client) = WebSocketClient::try_open(&address, "/v1/ws", &[ELSEWHERE]).await {
+        granted.push(client);
+        assert!(granted.len() <= 1_000, "nothing stops it");
+    }
+    assert!(granted.len() >= 200, "{}", granted.len());
+    for _ in 0..granted.len() + 10 {
+        granted.push(open(&sidecar, "/v1/ws").await);
+    }
+    let config = sidecar.admin().get("/v1/config").await.json();
+    let limits = &config["limits"];
+    assert_eq!((&limits["connections_per_ip"], &limits["handshakes_per_ip"]), (&json!(1000), &json!(100)));
 }
 
 #[tokio::test]
 async fn one_address_does_not_come_faster_than_it_may() {
-    let sidecar = TestSidecar::with_config("[limits]\nhandshakes_per_ip = 2\n").await;
+    let sidecar = TestSidecar::with_config(&format!("{PROXY}[limits]\nhandshakes_per_ip = 2\n")).await;
     let address = sidecar.whereabouts().client();
     let mut granted = 0;
-    while WebSocketClient::try_open(&address, "/v1/ws", &[]).await.is_ok() {
+    while WebSocketClient::try_open(&address, "/v1/ws", &[ELSEWHERE]).await.is_ok() {
         granted += 1;
         assert!(granted < 50, "nothing stops it");
     }
     assert!(granted >= 2, "the first ones are within the limit: {granted}");
+    for _ in 0..20 {
+        open(&sidecar, "/v1/ws").await;
+    }
     eventually("it may come again later", async || {
-        WebSocketClient::try_open(&address, "/v1/ws", &[]).await.ok().map(drop)
+        WebSocketClient::try_open(&address, "/v1/ws", &[ELSEWHERE]).await.ok().map(drop)
     })
     .await;
 }

@@ -33,10 +33,39 @@ async fn behind_a_trusted_proxy_each_client_has_its_own_share() {
     let second = handshake(&trusting, "1.2.3.5").await.expect("another client");
     drop((first, second));
 
-    let plain = TestSidecar::with_config(limits).await;
-    let only = handshake(&plain, "1.2.3.4").await.expect("let in");
-    assert_eq!(handshake(&plain, "1.2.3.5").await.err(), Some(429), "nobody is believed who is not trusted");
-    drop(only);
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("audit.jsonl");
+    let audited = format!("{limits}[telemetry]\naudit_file = {path:?}\n");
+    let plain = TestSidecar::with_config(&audited).await;
+    let _client = handshake(&plain, "1.2.3.4").await.expect("let in");
+    let told = eventually("a line", async || {
+        std::fs::read_to_string(&path).ok().filter(|text| text.contains("connected"))
+    })
+    .await;
+    assert!(
+        told.contains("127.0.0.1") && !told.contains("1.2.3.4"),
+        "who is not trusted is not believed: {told}"
+    );
+}
+
+#[tokio::test]
+async fn a_proxy_that_nobody_named_is_pointed_out_once() {
+    let config = "[client]\nproxy_protocol = true\ntrusted_proxies = [\"127.0.0.1\"]\n[limits]\nconnections_per_ip = 1\n";
+    let sidecar = TestSidecar::with_config(config).await;
+    let address = sidecar.whereabouts().client();
+    let from = async |ip: &str| {
+        let mut stream = address.connect().await.expect("connected");
+        stream.write_all(format!("PROXY TCP4 {ip} 127.0.0.1 1 2\r\n").as_bytes()).await.expect("written");
+        let headers = [("X-Forwarded-For", "9.9.9.9")];
+        WebSocketClient::try_open_over(stream, "127.0.0.1", "/v1/ws", &headers).await
+    };
+    let first = from("1.2.3.4").await.expect("let in");
+    for _ in 0..3 {
+        assert!(from("1.2.3.4").await.is_err());
+    }
+    sidecar.wait_for_log(&["trusted_proxies", "1.2.3.4"]).await;
+    assert_eq!(sidecar.log().matches("if it is your proxy").count(), 1, "{}", sidecar.log());
+    drop(first);
 }
 
 #[tokio::test]

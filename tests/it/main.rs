@@ -19,6 +19,9 @@ mod idempotency;
 /// What an app sends: every body form, ids, ttl, tags, acknowledgement levels, the Unix socket.
 mod publish;
 
+/// Fields that are stripped from events, whatever way these come.
+mod redaction;
+
 /// Long-poll.
 mod poll;
 /// Paths that the operator names, and closing when a job is done, on every transport.
@@ -60,12 +63,16 @@ mod tls;
 mod clock;
 /// What was acknowledged survives `kill -9` and a full disk.
 mod durability;
+/// What is kept on disk says nothing to who has not the key.
+mod encryption;
 /// Each event once and in order, whatever breaks.
 mod exactness;
 /// What a client may take, and how one is cut off.
 mod limits;
 /// Who takes too much, by address, by bytes and by channel, also behind a proxy.
 mod limits_by_whom;
+/// More connections than there is room for, and half of them silent.
+mod overload;
 /// Many replays, many channels: what they cost.
 mod scale;
 /// Clients that do not read.

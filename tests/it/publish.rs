@@ -323,3 +323,41 @@ async fn every_listener_may_be_a_unix_socket() {
     sidecar.kill_and_start_again().await;
     sidecar.still_healthy().await;
 }
+
+#[tokio::test]
+async fn a_unix_socket_belongs_to_whom_the_configuration_names() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("app.sock");
+    let setup = |owner: &str| {
+        let config = format!("[app]\nsocket_mode = \"0640\"\n{owner}\n");
+        Setup::new().listen("app", &format!("unix:{}", path.display())).config(&config)
+    };
+    let (user, group) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    // By name if this is root, who alone may give a socket away; else by number, to itself.
+    let (owner, expected) = match user {
+        0 => ("socket_user = \"nobody\"\nsocket_group = \"daemon\"".to_owned(), None),
+        _ => (format!("socket_user = \"{user}\"\nsocket_group = \"{group}\""), Some((user, group))),
+    };
+    let sidecar = setup(&owner).start().await;
+    let file = std::fs::metadata(&path).expect("the socket");
+    assert_eq!(file.permissions().mode() & 0o777, 0o640);
+    let number = |path: &str, name: &str| {
+        let text = std::fs::read_to_string(path).expect("a file of the system");
+        let line =
+            text.lines().find(|line| line.starts_with(&format!("{name}:"))).expect("its line").to_owned();
+        line.split(':').nth(2).expect("a number").parse::<u32>().expect("a number")
+    };
+    let expected =
+        expected.unwrap_or_else(|| (number("/etc/passwd", "nobody"), number("/etc/group", "daemon")));
+    assert_eq!((file.uid(), file.gid()), expected);
+    drop(sidecar);
+
+    for (owner, word) in [
+        ("socket_user = \"no-such-user\"", "no-such-user"),
+        ("socket_group = \"no-such-group\"", "no-such-group"),
+    ] {
+        let said = setup(owner).refused().await;
+        assert!(said.contains(word) && said.contains("/etc/"), "{said}");
+    }
+}

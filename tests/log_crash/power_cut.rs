@@ -59,14 +59,25 @@ enum Kept {
 /// `SIDEWIRE_TEST_POWER_CUTS` sets how often the power is cut.
 #[test]
 fn power_cuts_lose_nothing_that_was_durable() {
-    if std::env::var_os(super::VICTIM).is_some() {
-        return;
+    if std::env::var_os(super::VICTIM).is_none() {
+        cut_power(&tempfile::tempdir().unwrap());
     }
+}
+
+#[test]
+fn power_cuts_of_an_encrypted_log_lose_nothing_that_was_durable() {
+    if std::env::var_os(super::VICTIM).is_none() {
+        let directory = tempfile::tempdir().unwrap();
+        super::make_key(directory.path());
+        cut_power(&directory);
+    }
+}
+
+fn cut_power(directory: &tempfile::TempDir) {
     let cuts = std::env::var("SIDEWIRE_TEST_POWER_CUTS").map_or(10, |text| text.parse().unwrap());
     let seed = std::env::var("SIDEWIRE_TEST_SEED").map_or_else(|_| now(), |text| text.parse().unwrap());
     println!("SIDEWIRE_TEST_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
-    let directory = tempfile::tempdir().unwrap();
     let live = directory.path().join("live");
     let said = Arc::<Mutex<Said>>::default();
     let victim = Victim::start(&live, said.clone());

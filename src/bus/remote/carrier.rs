@@ -71,9 +71,11 @@ pub(super) struct Carrier<S> {
     /// Up to here the outbox has been sent or looked at.
     drained: Option<Number>,
     probes: Vec<u64>,
-    /// Whether events that wait on the disk are shown to the clients of this node. Not while the outbox holds
-    /// events of an earlier run, which come before them.
-    shows_early: bool,
+    /// By shard: the newest event that waited on the disk and was not shown early. Until it has come back nothing
+    /// is, as the clients of this node could not tell that they lack it.
+    unshown: Vec<u64>,
+    /// The outbox held events of an earlier run at first: they come before those of this one.
+    began_late: bool,
     backoff: Backoff,
     paused_until: Option<Instant>,
     pace: Pace,
@@ -90,6 +92,7 @@ impl<S: Sender> Carrier<S> {
         links: mpsc::Receiver<LinkChange<S>>,
     ) -> Self {
         let is_empty = outbox.is_empty();
+        let unshown = vec![0; shared.shards()];
         Self {
             shared,
             inflow,
@@ -107,7 +110,8 @@ impl<S: Sender> Carrier<S> {
             storing: None,
             drained: None,
             probes: Vec::new(),
-            shows_early: is_empty,
+            unshown,
+            began_late: !is_empty,
             backoff: Backoff::default(),
             paused_until: None,
             pace: Pace::default(),
@@ -282,10 +286,19 @@ impl<S: Sender> Carrier<S> {
     }
 
     async fn show_early(&mut self, direct: &Direct) {
-        if self.shows_early && !direct.event.channel.is_reserved() {
-            let (event, number) = (direct.event.clone(), direct.number);
-            self.inflow.push_when_room(Arriving::Early { event, number }).await;
+        if direct.event.channel.is_reserved() {
+            return;
         }
+        let (event, number) = (direct.event.clone(), direct.number);
+        let shard = self.shared.shard_of(&event.channel);
+        let mut unshown = self.unshown.iter().enumerate();
+        if self.began_late && !self.shared.has_returned(shard, 1)
+            || !unshown.all(|(shard, number)| self.shared.has_returned(shard, *number))
+        {
+            self.unshown[shard] = number;
+            return;
+        }
+        self.inflow.push_when_room(Arriving::Early { event, number }).await;
     }
 
     fn bus_is_well(&self) -> bool {
@@ -297,7 +310,6 @@ impl<S: Sender> Carrier<S> {
         let idle = self.to_store.is_empty() && self.storing.is_none() && self.sending.is_none();
         if self.by_disk && idle && self.outbox.is_empty() && self.bus_is_well() {
             self.by_disk = false;
-            self.shows_early = true;
             self.drained = None;
         }
         if self.sending.is_some() || self.paused_until.is_some_and(|until| until > Instant::now()) {

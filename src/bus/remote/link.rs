@@ -86,7 +86,7 @@ impl<B: Backend> Link<B> {
         }
         if starts.iter().any(|(_, start)| matches!(start, Start::Anew { .. })) {
             self.begin_epoch(self.reader.begins(&starts)).await?;
-        } else if starts.iter().any(|(_, start)| matches!(start, Start::Gap { .. })) {
+        } else if self.reader.misses_something(&starts) {
             self.shared.metrics.bus.gaps.inc();
             tracing::warn!(
                 "the bus no longer keeps all that this node has missed: clients that miss it too are told `expired`"

@@ -116,6 +116,15 @@ impl Reader {
         self.shards.iter().zip(starts).map(begin).collect()
     }
 
+    /// Whether the bus no longer keeps something that this node has not read. What begins right behind a position
+    /// at which nothing stood is no gap.
+    pub(super) fn misses_something(&self, starts: &[(Epoch, Start)]) -> bool {
+        self.shards.iter().zip(starts).any(|(shard, (_, start))| match start {
+            Start::Gap { up_to } => *up_to > shard.landed(),
+            Start::Continues | Start::Anew { .. } | Start::Now => false,
+        })
+    }
+
     /// There is a new link.
     pub(super) fn begin_link(&mut self) {
         self.was_connected = true;

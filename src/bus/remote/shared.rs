@@ -178,6 +178,11 @@ impl Shared {
         }
     }
 
+    /// How many shards the bus has.
+    pub(super) fn shards(&self) -> usize {
+        self.returned_up_to.len()
+    }
+
     /// The shard of the events of a channel.
     pub(super) fn shard_of(&self, channel: &Channel) -> usize {
         shard_of(channel, self.returned_up_to.len())

@@ -8,7 +8,7 @@ use super::life::{append, fill, packed};
 use std::fs;
 use std::path::PathBuf;
 
-fn files(dir: &Path) -> Vec<PathBuf> {
+pub(super) fn files(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
@@ -33,8 +33,22 @@ fn copy(from: &Path, to: &Path) {
 
 #[test]
 fn flips_cuts_and_zeroes_anywhere_are_survived() {
+    survive_damage(&Keyring::none());
+}
+
+#[test]
+fn the_same_where_everything_is_encrypted() {
+    survive_damage(&Keyring::for_tests(&[1]));
+}
+
+fn survive_damage(keyring: &Keyring) {
     let source = tempfile::tempdir().unwrap();
-    let small = |dir: &Path| LogOptions { max_bytes: 8 << 20, compress: false, ..options(dir) };
+    let small = |dir: &Path| LogOptions {
+        max_bytes: 8 << 20,
+        compress: false,
+        keyring: keyring.clone(),
+        ..options(dir)
+    };
     let log = Log::open(small(source.path())).unwrap();
     let all = fill(&log, 6_000);
     packed(&log);
@@ -64,7 +78,7 @@ fn flips_cuts_and_zeroes_anywhere_are_survived() {
         }
         fs::write(&victim, &bytes).unwrap();
         let what = format!("round {round}: {} at {at} of {}", victim.display(), bytes.len());
-        let _ = Log::verify(&dir.path().join("log"));
+        let _ = Log::verify(&dir.path().join("log"), keyring);
         let log = match Log::open(small(dir.path())) {
             Ok(log) => log,
             // The version of `meta` is the one thing that is rather believed.

@@ -84,14 +84,14 @@ fn what_is_appended_is_read_and_survives_a_crash() {
     let log = open(dir.path());
     assert_eq!(log.head(), later.position);
     assert!(log.next_position() > Position(later.position.0 + 1000), "a clean start leaves a gap too");
-    let report = Log::verify(&dir.path().join("log"));
+    let report = Log::verify(&dir.path().join("log"), &Keyring::none());
     assert!(matches!(report, Err(OpenError::Locked(_))));
     drop(log);
-    let report = Log::verify(&dir.path().join("log")).unwrap();
+    let report = Log::verify(&dir.path().join("log"), &Keyring::none()).unwrap();
     assert!(report.is_sound(), "{report:?}");
     assert_eq!(report.packed_events + report.journal_events, 8);
     let mut exported = 0;
-    let count = Log::export(&dir.path().join("log"), &mut |_, _| {
+    let count = Log::export(&dir.path().join("log"), &Keyring::none(), &mut |_, _| {
         exported += 1;
         Ok(())
     });

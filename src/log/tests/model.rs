@@ -37,7 +37,9 @@ fn random_histories_agree_with_a_list() {
 fn history(seed: u64) {
     let mut random = Random(seed);
     let dir = tempfile::tempdir().unwrap();
-    let with = LogOptions { max_bytes: 64 << 20, compress: seed.is_multiple_of(2), ..options(dir.path()) };
+    let keyring = if seed > 2 { Keyring::for_tests(&[1]) } else { Keyring::none() };
+    let with =
+        LogOptions { max_bytes: 64 << 20, compress: seed.is_multiple_of(2), keyring, ..options(dir.path()) };
     let mut log = Log::open(with.clone()).unwrap();
     let mut model = Model::default();
     let patterns = ["a.1", "a.*", "b.>", "*.2", ">", "a.3.x"];

@@ -211,7 +211,7 @@ fn what_is_deleted_stays_deleted_and_its_space_comes_back() {
     assert_eq!(log.delete(Some(now() - 1000), Some(&gone)).unwrap(), 1);
     assert_eq!(read_all(&log, &["user.1.y"]), []);
     drop(log);
-    assert!(Log::verify(&dir.path().join("log")).unwrap().is_sound());
+    assert!(Log::verify(&dir.path().join("log"), &Keyring::none()).unwrap().is_sound());
 }
 
 #[test]
@@ -333,10 +333,10 @@ fn looking_at_a_log_changes_nothing() {
     };
     let before = files();
     for _ in 0..2 {
-        let (stats, found) = Log::inspect(&path).unwrap();
+        let (stats, found) = Log::inspect(&path, &Keyring::none()).unwrap();
         assert_eq!((found, stats.newest, stats.events), (epoch, head, 2001));
         assert!(stats.disk_bytes > 100_000, "{stats:?}");
     }
     assert_eq!(files(), before);
-    assert!(Log::inspect(&dir.path().join("none")).is_err());
+    assert!(Log::inspect(&dir.path().join("none"), &Keyring::none()).is_err());
 }

@@ -6,7 +6,7 @@ use super::*;
 fn it_is_full_by_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let limits = Limits { max_bytes: 100_000, ..LIMITS };
-    let outbox = Outbox::open(&dir.path().join("outbox"), limits).unwrap();
+    let outbox = Outbox::open(&dir.path().join("outbox"), limits, &Keyring::none()).unwrap();
     let taken =
         (1..).take_while(|&sequence| outbox.append(&[entry(sequence, 1_000)]).is_ok()).last().unwrap();
     assert!((70..100).contains(&taken), "{taken}");
@@ -25,7 +25,7 @@ fn it_is_full_by_bytes() {
 fn one_group_that_fills_it_leaves_room_once_it_is_settled() {
     let dir = tempfile::tempdir().unwrap();
     let limits = Limits { max_bytes: 100_000, ..LIMITS };
-    let outbox = Outbox::open(&dir.path().join("outbox"), limits).unwrap();
+    let outbox = Outbox::open(&dir.path().join("outbox"), limits, &Keyring::none()).unwrap();
     for round in 0..3 {
         outbox.append(&[entry(round, 90_000)]).unwrap();
         outbox.settle(read_all(&outbox)[0].0);

@@ -40,7 +40,9 @@ fn a_killed_process_loses_nothing_and_repeats_nothing() {
 #[test]
 fn settling_gives_the_disk_back() {
     let dir = tempfile::tempdir().unwrap();
-    let outbox = Outbox::open(&dir.path().join("outbox"), Limits { max_bytes: 800_000, ..LIMITS }).unwrap();
+    let outbox =
+        Outbox::open(&dir.path().join("outbox"), Limits { max_bytes: 800_000, ..LIMITS }, &Keyring::none())
+            .unwrap();
     for sequence in 1..=60 {
         outbox.append(&[entry(sequence, 10_000)]).unwrap();
     }
@@ -109,7 +111,7 @@ fn rejected_events_take_a_bounded_part_of_the_disk() {
     let mut record = Vec::new();
     for sequence in 1..=100 {
         record.clear();
-        record::put(&mut record, 0, sequence, &entry(sequence, 20)).unwrap();
+        record::put(&mut record, 0, sequence, &entry(sequence, 20), None).unwrap();
         rejected.add(&record, "too large").unwrap();
     }
     let newest = fs::read_to_string(dir.path().join("rejected.ndjson")).unwrap();

@@ -27,10 +27,14 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn random_histories_agree_with_a_queue(steps in prop::collection::vec(step(), 1..40)) {
+    fn random_histories_agree_with_a_queue(
+        steps in prop::collection::vec(step(), 1..40),
+        encrypted: bool,
+    ) {
         let dir = tempfile::tempdir().unwrap();
         let limits = Limits { max_bytes: 1 << 20, ..LIMITS };
-        let reopen = || Outbox::open(&dir.path().join("outbox"), limits).unwrap();
+        let keyring = &keyrings()[usize::from(encrypted)];
+        let reopen = || Outbox::open(&dir.path().join("outbox"), limits, keyring).unwrap();
         let mut outbox = reopen();
         let mut model: VecDeque<Entry> = VecDeque::new();
         let mut next = 1;

@@ -155,7 +155,7 @@ impl Session {
                         None => return Ok(Err(NoHistory::Reset)),
                     }
                     let mut page = source.log.query(&query)?;
-                    page.events = source.not_had(page.events, &cursor);
+                    source.keep_between(&mut page.events, Some(&cursor), None);
                     Ok(Ok(page))
                 };
                 let future: BoxFuture<_> =

@@ -9,7 +9,7 @@ use crate::publish::{Ack, Published};
 use crate::server::access::Access;
 use crate::server::client_publish::sign;
 use crate::server::error::ApiError;
-use crate::server::publish::error_code;
+use crate::server::publish::{admit, error_code};
 use std::task::{Context, Poll};
 
 /// Publishes of one client that may wait at a time for what replaces them; of more, one after the other.
@@ -31,7 +31,7 @@ impl Session {
         let settings = self.node.settings();
         let paced = read_message(message, &settings.intake).and_then(|mut draft| {
             sign(&self.node, &settings, &self.access, &self.registration, &mut draft)?;
-            self.node.rates.pace(&settings, draft)
+            admit(&self.node, &settings, draft)
         });
         let mut paced = match paced {
             Ok(paced) => paced,
