@@ -21,6 +21,7 @@ mod shared_token;
 mod token;
 mod webhook;
 
+pub(crate) use call::system_roots;
 pub use call::{CallUrl, CallUrlError};
 pub use identity::Identity;
 pub(crate) use jitter::jitter;

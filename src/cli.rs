@@ -21,6 +21,7 @@ mod status;
 mod subscribe;
 mod tail;
 mod time;
+mod tls;
 mod token;
 mod trace;
 mod websocket;

@@ -240,20 +240,24 @@ where
     answer
 }
 
-/// The certificates that this system trusts; `SSL_CERT_FILE` names others.
+/// The certificates that this system trusts; `SSL_CERT_FILE` names others. None if there are none.
+pub(crate) fn system_roots() -> Option<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    let (added, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    (added > 0).then_some(roots)
+}
+
 fn connector() -> Result<TlsConnector, CallError> {
     static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
     if let Some(config) = CONFIG.get() {
         return Ok(config.clone().into());
     }
-    let mut roots = RootCertStore::empty();
-    let (added, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if added == 0 {
-        return Err(CallError(
+    let roots = system_roots().ok_or_else(|| {
+        CallError(
             "this system trusts no certificates; install ca-certificates, or name a file by SSL_CERT_FILE"
                 .into(),
-        ));
-    }
+        )
+    })?;
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| CallError(error.to_string()))?

@@ -1,15 +1,18 @@
 //! Where a running node answers.
 
 use super::error::CliError;
+use super::tls::{self, Trust, TrustArgs};
 use crate::config::{Config, ListenAddress, Sources};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::rustls::pki_types::ServerName;
 
 /// How long a node may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -19,6 +22,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub enum NodeAddress {
     /// `host:port`; the host may be a name.
     Tcp(String),
+    /// The same over TLS.
+    Tls {
+        /// `host:port`.
+        authority: String,
+        /// Who is believed to be there.
+        trust: Arc<Trust>,
+    },
     /// A unix socket.
     Unix(PathBuf),
 }
@@ -31,24 +41,41 @@ impl NodeAddress {
     /// What was typed, or else the first address that the configuration has for this listener.
     pub(super) fn resolve(
         typed: Option<Self>,
+        trust: &TrustArgs,
         config: Option<PathBuf>,
-        listener: impl Fn(&Config) -> &[ListenAddress],
+        listener: Listener,
     ) -> Result<Self, CliError> {
         if let Some(address) = typed {
-            return Ok(address);
+            return Ok(address.trusting(trust.of_typed()));
         }
         let config = Config::load(Sources::of_process(config))?;
-        listener(&config).iter().find_map(Self::reaching).ok_or_else(|| {
+        let (addresses, certificate) = listener.of(&config);
+        let reached = addresses.iter().find_map(Self::reaching).map(|address| match address {
+            Self::Tcp(authority) if !certificate.as_os_str().is_empty() => {
+                Self::Tls { authority, trust: trust.of_configured(certificate).into() }
+            }
+            address => address,
+        });
+        reached.ok_or_else(|| {
             CliError::Input(
                 "the configuration has no address for this listener; name it on the command line".into(),
             )
         })
     }
 
+    /// The same address with another trust, where it is one over TLS.
+    pub(super) fn trusting(self, trust: Trust) -> Self {
+        match self {
+            Self::Tls { authority, .. } => Self::Tls { authority, trust: trust.into() },
+            address => address,
+        }
+    }
+
     /// What a request over this connection names as its host.
     pub(super) fn host(&self) -> &str {
         match self {
             Self::Tcp(authority) => authority,
+            Self::Tls { authority, .. } => authority.strip_suffix(":443").unwrap_or(authority),
             Self::Unix(_) => "localhost",
         }
     }
@@ -66,11 +93,17 @@ impl NodeAddress {
 
     async fn open(&self) -> io::Result<Box<dyn Connection>> {
         Ok(match self {
-            Self::Tcp(authority) => {
-                let stream = TcpStream::connect(authority).await?;
-                // Small requests must not wait for one another.
-                stream.set_nodelay(true)?;
-                Box::new(stream)
+            Self::Tcp(authority) => Box::new(open_tcp(authority).await?),
+            Self::Tls { authority, trust } => {
+                let connector = tls::connector(trust)?;
+                let host = authority.rsplit_once(':').map_or(authority.as_str(), |(host, _)| host);
+                let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(|_| {
+                    io::Error::new(
+                        io::ErrorKind::InvalidInput,
+                        "the host is no name that a certificate can have",
+                    )
+                })?;
+                Box::new(connector.connect(name, open_tcp(authority).await?).await?)
             }
             Self::Unix(path) => Box::new(UnixStream::connect(path).await?),
         })
@@ -93,6 +126,32 @@ impl NodeAddress {
     }
 }
 
+async fn open_tcp(authority: &str) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(authority).await?;
+    // Small requests must not wait for one another.
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// A listener of the configuration.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Listener {
+    App,
+    Client,
+    Admin,
+}
+
+impl Listener {
+    /// Where it listens, and its certificate; an empty path where it has none.
+    fn of(self, config: &Config) -> (&[ListenAddress], &Path) {
+        match self {
+            Self::App => (&config.app.listen, &config.app.tls_cert_file),
+            Self::Client => (&config.client.listen, &config.client.tls_cert_file),
+            Self::Admin => (&config.admin.listen, &config.admin.tls_cert_file),
+        }
+    }
+}
+
 impl FromStr for NodeAddress {
     type Err = NodeAddressError;
 
@@ -101,19 +160,25 @@ impl FromStr for NodeAddress {
         if let Some(path) = text.strip_prefix("unix:") {
             return if path.is_empty() { Err(error()) } else { Ok(Self::Unix(path.into())) };
         }
-        let is_url = text.starts_with("http://");
-        let authority = text.strip_prefix("http://").unwrap_or(text);
+        let over_tls = ["https://", "wss://"].into_iter().find_map(|scheme| text.strip_prefix(scheme));
+        let plain = ["http://", "ws://"].into_iter().find_map(|scheme| text.strip_prefix(scheme));
+        let is_url = over_tls.or(plain).is_some();
+        let authority = over_tls.or(plain).unwrap_or(text);
         let authority = authority.strip_suffix('/').unwrap_or(authority);
+        let port = if over_tls.is_some() { 443 } else { 80 };
         let authority = match authority.rsplit_once(':') {
             Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => authority.to_owned(),
-            None if is_url && !authority.is_empty() => format!("{authority}:80"),
+            None if is_url && !authority.is_empty() => format!("{authority}:{port}"),
             _ => return Err(error()),
         };
         if authority.bytes().any(|byte| !byte.is_ascii_graphic() || matches!(byte, b'/' | b'?' | b'#' | b'@'))
         {
             return Err(error());
         }
-        Ok(Self::Tcp(authority))
+        Ok(match over_tls {
+            Some(_) => Self::Tls { authority, trust: Arc::default() },
+            None => Self::Tcp(authority),
+        })
     }
 }
 
@@ -121,6 +186,7 @@ impl fmt::Display for NodeAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(authority) => f.write_str(authority),
+            Self::Tls { authority, .. } => write!(f, "https://{authority}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -132,7 +198,11 @@ pub struct NodeAddressError(String);
 
 impl fmt::Display for NodeAddressError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} is not an address; write host:port, http://host:port or unix:/path", self.0)
+        write!(
+            f,
+            "{:?} is not an address; write host:port, http://host:port, https://host:port or unix:/path",
+            self.0
+        )
     }
 }
 
@@ -151,6 +221,10 @@ mod tests {
             ("http://node", "node:80"),
             ("[::1]:7070", "[::1]:7070"),
             ("unix:/run/app.sock", "unix:/run/app.sock"),
+            ("ws://node:1", "node:1"),
+            ("https://node", "https://node:443"),
+            ("wss://node:8443/", "https://node:8443"),
+            ("https://[::1]:1", "https://[::1]:1"),
         ] {
             assert_eq!(text.parse::<NodeAddress>().unwrap().to_string(), shown);
         }
@@ -159,7 +233,9 @@ mod tests {
             "node",
             ":7070",
             "unix:",
-            "https://node:1",
+            "https://",
+            "https://node:1/path",
+            "ftp://node:1",
             "http://node:1/path",
             "node:x",
             "a b:1",
@@ -178,5 +254,7 @@ mod tests {
         assert_eq!(reaching("10.0.0.1:1").as_deref(), Some("10.0.0.1:1"));
         assert_eq!(reaching("unix:/a").as_deref(), Some("unix:/a"));
         assert_eq!(reaching("127.0.0.1:0"), None);
+        let public: NodeAddress = "https://node".parse().unwrap();
+        assert_eq!(public.host(), "node");
     }
 }

@@ -3,9 +3,10 @@
 mod histogram;
 mod load;
 
-use super::address::NodeAddress;
+use super::address::{Listener, NodeAddress};
 use super::error::CliError;
 use super::output;
+use super::tls::TrustArgs;
 use clap::Args;
 use histogram::Histogram;
 use load::{Publisher, Subscriber, Watch};
@@ -43,12 +44,14 @@ pub struct BenchArgs {
     /// When a publish is answered: log, bus or none
     #[arg(long, value_name = "WHEN", default_value = "log", value_parser = ["log", "bus", "none"])]
     ack: String,
-    /// The app listener: host:port, http://host:port or unix:/path [default: as configured]
+    /// The app listener: host:port, https://host:port or unix:/path [default: as configured]
     #[arg(long, value_name = "ADDRESS")]
     app: Option<NodeAddress>,
     /// The client listener [default: as configured]
     #[arg(long, value_name = "ADDRESS")]
     client: Option<NodeAddress>,
+    #[command(flatten)]
+    trust: TrustArgs,
     /// Configuration file
     #[arg(long, value_name = "FILE", env = "SIDEWIRE_CONFIG")]
     config: Option<PathBuf>,
@@ -65,9 +68,9 @@ pub(super) async fn run(args: BenchArgs) -> Result<(), CliError> {
 }
 
 async fn measure(args: BenchArgs) -> Result<Report, CliError> {
-    let app = NodeAddress::resolve(args.app.clone(), args.config.clone(), |config| &config.app.listen)?;
+    let app = NodeAddress::resolve(args.app.clone(), &args.trust, args.config.clone(), Listener::App)?;
     let client =
-        NodeAddress::resolve(args.client.clone(), args.config.clone(), |config| &config.client.listen)?;
+        NodeAddress::resolve(args.client.clone(), &args.trust, args.config.clone(), Listener::Client)?;
     // A channel of its own: events of another run, or of an app, would spoil the counts.
     let channel = format!("bench.{}", uuid::Uuid::now_v7().simple());
     let watch = Arc::new(Watch::new());

@@ -5,12 +5,13 @@ mod host;
 mod ports;
 mod round_trip;
 
-use super::address::NodeAddress;
+use super::address::{Listener, NodeAddress};
 use super::credential::CredentialArgs;
 use super::error::CliError;
 use super::http::HttpClient;
 use super::output;
 use super::scrape::Scrape;
+use super::tls::TrustArgs;
 use crate::config::{Config, Sources};
 use clap::Args;
 use std::fmt;
@@ -22,7 +23,7 @@ pub struct DoctorArgs {
     /// Only publish an event and receive it: nothing of this host is looked at
     #[arg(long)]
     round_trip: bool,
-    /// The app listener: host:port, http://host:port or unix:/path [default: as configured]
+    /// The app listener: host:port, https://host:port or unix:/path [default: as configured]
     #[arg(long, value_name = "ADDRESS")]
     app: Option<NodeAddress>,
     /// The client listener [default: as configured]
@@ -31,12 +32,14 @@ pub struct DoctorArgs {
     /// The admin listener [default: as configured]
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<NodeAddress>,
-    /// The client listener as clients reach it, through a proxy: http://host or host:port
+    /// The client listener as clients reach it, through a proxy: https://host or host:port
     #[arg(long, value_name = "ADDRESS")]
     proxy: Option<NodeAddress>,
     /// A token for the client listener, which may read sidewire.doctor.>
     #[arg(long, value_name = "TOKEN", env = "SIDEWIRE_TOKEN", hide_env_values = true)]
     token: Option<String>,
+    #[command(flatten)]
+    trust: TrustArgs,
     /// Configuration file
     #[arg(long, value_name = "FILE", env = "SIDEWIRE_CONFIG")]
     config: Option<PathBuf>,
@@ -82,8 +85,8 @@ impl fmt::Display for Finding {
 /// Prints a line for each thing it has looked at; fails if one of them is bad.
 pub(super) async fn run(args: DoctorArgs) -> Result<(), CliError> {
     let config = Config::load(Sources::of_process(args.config.clone()))?;
-    let resolve = |typed: Option<NodeAddress>, listener: fn(&Config) -> &[crate::config::ListenAddress]| {
-        NodeAddress::resolve(typed, args.config.clone(), listener)
+    let resolve = |typed: Option<NodeAddress>, listener| {
+        NodeAddress::resolve(typed, &args.trust, args.config.clone(), listener)
     };
     // What is configured is for the node of this configuration only.
     let shared = |typed: bool, file: fn(&Config) -> &std::path::Path| {
@@ -91,15 +94,15 @@ pub(super) async fn run(args: DoctorArgs) -> Result<(), CliError> {
     };
     let app_token = shared(args.app.is_some(), |config| &config.app.token_file)?;
     let admin_token = shared(args.admin.is_some(), |config| &config.admin.token_file)?;
-    let app = resolve(args.app, |config| &config.app.listen)?;
-    let client = resolve(args.client, |config| &config.client.listen)?;
+    let app = resolve(args.app, Listener::App)?;
+    let client = resolve(args.client, Listener::Client)?;
     let mut bad = 0;
     let mut tell = |findings: Vec<Finding>| {
         bad += findings.iter().filter(|finding| matches!(finding.verdict, Verdict::Bad(_))).count();
         output::lines(findings.iter().map(ToString::to_string))
     };
     if !args.round_trip {
-        let admin = resolve(args.admin, |config| &config.admin.listen)?;
+        let admin = resolve(args.admin, Listener::Admin)?;
         tell(host::look(&config))?;
         tell(ports::look(&config))?;
         tell(bus::look(&config).await)?;
@@ -109,6 +112,7 @@ pub(super) async fn run(args: DoctorArgs) -> Result<(), CliError> {
     let there_and_back = round_trip::publish_and_receive(&app, app_token, &client, token).await;
     tell(vec![Finding::new("round trip", there_and_back)])?;
     if let Some(proxy) = args.proxy {
+        let proxy = proxy.trusting(args.trust.of_typed());
         tell(vec![Finding::new("proxy", round_trip::through_a_proxy(&app, app_token, &proxy, token).await)])?;
     }
     match bad {

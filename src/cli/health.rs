@@ -1,9 +1,10 @@
 //! `sidewire health`
 
-use super::address::NodeAddress;
+use super::address::{Listener, NodeAddress};
 use super::error::CliError;
 use super::http::HttpClient;
 use super::output;
+use super::tls::TrustArgs;
 use clap::Args;
 use hyper::StatusCode;
 use serde_json::Value;
@@ -12,9 +13,11 @@ use std::path::PathBuf;
 /// Options of `health`.
 #[derive(Args, Debug)]
 pub struct HealthArgs {
-    /// The admin listener: host:port, http://host:port or unix:/path [default: as configured]
+    /// The admin listener: host:port, https://host:port or unix:/path [default: as configured]
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<NodeAddress>,
+    #[command(flatten)]
+    trust: TrustArgs,
     /// Configuration file
     #[arg(long, value_name = "FILE", env = "SIDEWIRE_CONFIG")]
     config: Option<PathBuf>,
@@ -22,7 +25,7 @@ pub struct HealthArgs {
 
 /// Prints `ready`, or fails with the checks that failed.
 pub(super) async fn run(args: HealthArgs) -> Result<(), CliError> {
-    let address = NodeAddress::resolve(args.admin, args.config, |config| &config.admin.listen)?;
+    let address = NodeAddress::resolve(args.admin, &args.trust, args.config, Listener::Admin)?;
     let answer = HttpClient::new(address).get("/readyz").await?;
     match answer.status {
         StatusCode::OK => output::line("ready"),

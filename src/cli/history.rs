@@ -1,12 +1,13 @@
 //! `sidewire history CHANNEL..`
 
-use super::address::NodeAddress;
+use super::address::{Listener, NodeAddress};
 use super::credential::CredentialArgs;
 use super::error::CliError;
 use super::http::{HttpClient, target};
 use super::output;
 use super::publish::parse_tag;
 use super::time::TimeArgument;
+use super::tls::TrustArgs;
 use super::wire::{WireEvent, from_json};
 use clap::Args;
 use serde::Deserialize;
@@ -44,11 +45,13 @@ pub struct HistoryArgs {
     /// Print events as on the wire, one JSON object a line
     #[arg(long)]
     json: bool,
-    /// The app listener: host:port, http://host:port or unix:/path [default: as configured]
+    /// The app listener: host:port, https://host:port or unix:/path [default: as configured]
     #[arg(long, value_name = "ADDRESS")]
     app: Option<NodeAddress>,
     #[command(flatten)]
     credential: CredentialArgs,
+    #[command(flatten)]
+    trust: TrustArgs,
     /// Configuration file
     #[arg(long, value_name = "FILE", env = "SIDEWIRE_CONFIG")]
     config: Option<PathBuf>,
@@ -58,7 +61,7 @@ pub struct HistoryArgs {
 pub(super) async fn run(args: HistoryArgs) -> Result<(), CliError> {
     let query = HistoryQuery::new(&args, SystemTime::now());
     let token = args.credential.token(&args.config, args.app.is_some(), |config| &config.app.token_file)?;
-    let address = NodeAddress::resolve(args.app, args.config, |config| &config.app.listen)?;
+    let address = NodeAddress::resolve(args.app, &args.trust, args.config, Listener::App)?;
     let mut node = HttpClient::new(address).showing(token);
     let newest_first = query.newest_first;
     let mut lines = Vec::new();

@@ -1,10 +1,11 @@
 //! `sidewire publish CHANNEL [DATA|-]`
 
-use super::address::NodeAddress;
+use super::address::{Listener, NodeAddress};
 use super::credential::CredentialArgs;
 use super::error::CliError;
 use super::http::{HttpClient, target};
 use super::output;
+use super::tls::TrustArgs;
 use crate::event::Json;
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
@@ -37,11 +38,13 @@ pub struct PublishArgs {
     /// When it is answered: once it is safe on disk, confirmed by the bus, or accepted in memory
     #[arg(long, value_enum, default_value = "log")]
     ack: Ack,
-    /// The app listener: host:port, http://host:port or unix:/path [default: as configured]
+    /// The app listener: host:port, https://host:port or unix:/path [default: as configured]
     #[arg(long, value_name = "ADDRESS")]
     app: Option<NodeAddress>,
     #[command(flatten)]
     credential: CredentialArgs,
+    #[command(flatten)]
+    trust: TrustArgs,
     /// Configuration file
     #[arg(long, value_name = "FILE", env = "SIDEWIRE_CONFIG")]
     config: Option<PathBuf>,
@@ -72,7 +75,7 @@ pub(super) async fn run(args: PublishArgs) -> Result<(), CliError> {
         Ack::None => "none",
     };
     let token = args.credential.token(&args.config, args.app.is_some(), |config| &config.app.token_file)?;
-    let address = NodeAddress::resolve(args.app, args.config, |config| &config.app.listen)?;
+    let address = NodeAddress::resolve(args.app, &args.trust, args.config, Listener::App)?;
     let answer = HttpClient::new(address)
         .showing(token)
         .post(&target("/v1/publish", [("ack", ack)]), content_type, body)

@@ -1,11 +1,12 @@
 //! `sidewire status`: one screen.
 
-use super::address::NodeAddress;
+use super::address::{Listener, NodeAddress};
 use super::credential::CredentialArgs;
 use super::error::CliError;
 use super::http::HttpClient;
 use super::output;
 use super::scrape::Scrape;
+use super::tls::TrustArgs;
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -26,11 +27,13 @@ pub struct StatusArgs {
     /// Again every second, until interrupted
     #[arg(long, conflicts_with = "json")]
     watch: bool,
-    /// The admin listener: host:port, http://host:port or unix:/path [default: as configured]
+    /// The admin listener: host:port, https://host:port or unix:/path [default: as configured]
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<NodeAddress>,
     #[command(flatten)]
     credential: CredentialArgs,
+    #[command(flatten)]
+    trust: TrustArgs,
     /// Configuration file
     #[arg(long, value_name = "FILE", env = "SIDEWIRE_CONFIG")]
     config: Option<PathBuf>,
@@ -40,7 +43,7 @@ pub struct StatusArgs {
 pub(super) async fn run(args: StatusArgs) -> Result<(), CliError> {
     let token =
         args.credential.token(&args.config, args.admin.is_some(), |config| &config.admin.token_file)?;
-    let address = NodeAddress::resolve(args.admin, args.config, |config| &config.admin.listen)?;
+    let address = NodeAddress::resolve(args.admin, &args.trust, args.config, Listener::Admin)?;
     let mut admin = HttpClient::new(address).showing(token);
     let mut earlier = Scrape::take(&mut admin).await?;
     loop {

@@ -2,13 +2,14 @@
 
 mod resume;
 
-use super::address::NodeAddress;
+use super::address::{Listener, NodeAddress};
 use super::credential::CredentialArgs;
 use super::error::CliError;
 use super::history::{HistoryQuery, Pages};
 use super::http::HttpClient;
 use super::output;
 use super::time::TimeArgument;
+use super::tls::TrustArgs;
 use super::websocket::{self, Socket};
 use super::wire::{Bye, ErrorMessage, ServerMessage};
 use crate::event::Cursor;
@@ -46,11 +47,13 @@ pub struct SubscribeArgs {
     /// Print events as on the wire, one JSON object a line
     #[arg(long)]
     pub(super) json: bool,
-    /// The client listener: host:port, http://host:port or unix:/path [default: as configured]
+    /// The client listener: host:port, https://host:port or unix:/path [default: as configured]
     #[arg(long, value_name = "ADDRESS")]
     pub(super) client: Option<NodeAddress>,
     #[command(flatten)]
     pub(super) credential: CredentialArgs,
+    #[command(flatten)]
+    pub(super) trust: TrustArgs,
     /// Configuration file
     #[arg(long, value_name = "FILE", env = "SIDEWIRE_CONFIG")]
     pub(super) config: Option<PathBuf>,
@@ -79,7 +82,7 @@ pub(super) async fn run(mut args: SubscribeArgs) -> Result<(), CliError> {
     let config = args.config.take();
     // No key of the configuration is a client's token.
     let token = args.credential.token(&config, true, |_| Path::new(""))?;
-    let address = NodeAddress::resolve(args.client.take(), config, |config| &config.client.listen)?;
+    let address = NodeAddress::resolve(args.client.take(), &args.trust, config, Listener::Client)?;
     let mut subscriber = Subscriber { address, token, place: Place::new(args.history), args, socket: None };
     tokio::select! {
         result = subscriber.follow() => return result,

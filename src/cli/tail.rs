@@ -4,6 +4,7 @@ use super::address::NodeAddress;
 use super::credential::CredentialArgs;
 use super::error::CliError;
 use super::subscribe::{self, SubscribeArgs};
+use super::tls::TrustArgs;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -22,11 +23,13 @@ pub struct TailArgs {
     /// Print events as on the wire, one JSON object a line
     #[arg(long)]
     json: bool,
-    /// The client listener: host:port, http://host:port or unix:/path [default: as configured]
+    /// The client listener: host:port, https://host:port or unix:/path [default: as configured]
     #[arg(long, value_name = "ADDRESS")]
     client: Option<NodeAddress>,
     #[command(flatten)]
     credential: CredentialArgs,
+    #[command(flatten)]
+    trust: TrustArgs,
     /// Configuration file
     #[arg(long, value_name = "FILE", env = "SIDEWIRE_CONFIG")]
     config: Option<PathBuf>,
@@ -34,9 +37,10 @@ pub struct TailArgs {
 
 /// Prints what came last and what comes, until it is interrupted.
 pub(super) async fn run(args: TailArgs) -> Result<(), CliError> {
-    let TailArgs { channels, history, events, json, client, credential, config } = args;
+    let TailArgs { channels, history, events, json, client, credential, trust, config } = args;
     // No history at all is what a subscription begins with anyway.
     let history = Some(history).filter(|count| *count > 0);
-    let args = SubscribeArgs { channels, since: None, history, events, json, client, credential, config };
+    let args =
+        SubscribeArgs { channels, since: None, history, events, json, client, credential, trust, config };
     subscribe::run(args).await
 }

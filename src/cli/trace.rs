@@ -1,10 +1,11 @@
 //! `sidewire trace`: what became of one event.
 
-use super::address::NodeAddress;
+use super::address::{Listener, NodeAddress};
 use super::credential::CredentialArgs;
 use super::error::CliError;
 use super::http::HttpClient;
 use super::output;
+use super::tls::TrustArgs;
 use super::wire::from_json;
 use crate::publish::time_text;
 use clap::Args;
@@ -22,11 +23,13 @@ pub struct TraceArgs {
     /// Print one JSON object for each node
     #[arg(long)]
     json: bool,
-    /// The admin listener of a node: host:port, http://host:port or unix:/path; may be repeated [default: as configured]
+    /// The admin listener of a node: host:port, https://host:port or unix:/path; may be repeated [default: as configured]
     #[arg(long, value_name = "ADDRESS")]
     admin: Vec<NodeAddress>,
     #[command(flatten)]
     credential: CredentialArgs,
+    #[command(flatten)]
+    trust: TrustArgs,
     /// Configuration file
     #[arg(long, value_name = "FILE", env = "SIDEWIRE_CONFIG")]
     config: Option<PathBuf>,
@@ -36,9 +39,10 @@ pub struct TraceArgs {
 pub(super) async fn run(args: TraceArgs) -> Result<(), CliError> {
     let typed = !args.admin.is_empty();
     let token = args.credential.token(&args.config, typed, |config| &config.admin.token_file)?;
-    let mut nodes = args.admin;
+    let mut nodes: Vec<_> =
+        args.admin.into_iter().map(|address| address.trusting(args.trust.of_typed())).collect();
     if nodes.is_empty() {
-        nodes.push(NodeAddress::resolve(None, args.config, |config| &config.admin.listen)?);
+        nodes.push(NodeAddress::resolve(None, &args.trust, args.config, Listener::Admin)?);
     }
     let path = format!("/v1/trace/{}", utf8_percent_encode(&args.id, NON_ALPHANUMERIC));
     let mut known = false;

@@ -184,3 +184,26 @@ async fn what_a_client_publishes_is_signed_on_every_node() {
         assert_eq!(reader.next_event().await["from"], from, "{kind:?}");
     }
 }
+
+/// Of several shards only one carries what nodes are told to do; all read all of them.
+#[tokio::test]
+async fn a_bus_of_several_shards_carries_it_too() {
+    let mut tokens = Tokens::new();
+    let (ann, bob) = (token(&mut tokens, "ann", "a"), token(&mut tokens, "bob", "b"));
+    let mut fleet = Fleet::with_config(BusKind::RedisStream, 2, "shards = 3", &Tokens::config()).await;
+    let mut far = client(&fleet.nodes[1], &ann).await.0;
+    assert_eq!(disconnect(&fleet.nodes[0], json!({"user": "ann"})).await["status"], "published");
+    assert_eq!(far.closed().await, 4100);
+    fleet.nodes[1].kill();
+    disconnect(&fleet.nodes[0], json!({"jti": "b", "exp": in_seconds(3600)})).await;
+    for number in 0..9 {
+        fleet.nodes[0].publish(&json!({"channel": format!("after.{number}"), "data": 7})).await;
+    }
+    fleet.nodes[1].start_again().await;
+    fleet.nodes[1].ready().await;
+    eventually("a token that is refused by a node that was off", async || {
+        (status(&fleet.nodes[1], &bob).await == 401).then_some(())
+    })
+    .await;
+    fleet.nodes[1].wait_for_events("channel=%3E", 9).await;
+}

@@ -1,11 +1,12 @@
 //! Who takes too much: by address, also behind a proxy, by bytes, and by channel.
 
 use crate::support::{
-    Connection, HttpClient, Response, TestSidecar, Tokens, WebSocketClient, eventually, upgrade_request,
+    Address, Connection, HttpClient, Response, TestSidecar, Tokens, WebSocketClient, eventually,
+    upgrade_request,
 };
 use serde_json::json;
 use std::time::{Duration, Instant};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 async fn handshake(sidecar: &TestSidecar, forwarded: &str) -> Result<WebSocketClient, u16> {
     use tokio_tungstenite::tungstenite::Error;
@@ -176,8 +177,8 @@ async fn a_channel_takes_no_more_than_its_rule_allows() {
     assert!(metrics.sum("sidewire_errors_total", &[("code", "rate_limited")]) >= 4.0);
 }
 
-/// How long each of some events takes from its publish to a client, the slowest of a hundred left out.
-async fn delivery(sidecar: &TestSidecar, client: &mut WebSocketClient, count: usize) -> Duration {
+/// How long each of some events takes from its publish to a client.
+async fn delivery(sidecar: &TestSidecar, client: &mut WebSocketClient, count: usize) -> Vec<Duration> {
     let mut app = sidecar.app();
     let mut times = Vec::new();
     for n in 0..count {
@@ -186,8 +187,59 @@ async fn delivery(sidecar: &TestSidecar, client: &mut WebSocketClient, count: us
         assert_eq!(client.next_event().await["data"], n);
         times.push(begin.elapsed());
     }
+    times
+}
+
+fn p99(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
-    times[count - 1 - count / 100]
+    times[times.len() - 1 - times.len() / 100]
+}
+
+/// Handshakes in all, in rounds: whatever else runs on the machine spoils some of them, and can only make them worse.
+const BAD_HANDSHAKES: u32 = 10_000;
+const ROUNDS: u32 = 5;
+/// What a machine that does other things adds to the best of some p99.
+const NOISE: Duration = Duration::from_millis(50);
+
+/// A server that refuses everybody. Handshakes with it cost this machine, on which all of this runs, as much as with
+/// the node; what is left of the difference is what they cost the node's good client.
+async fn refusing_server() -> Address {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound").to_string();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut head = [0; 1024];
+                let length = socket.read(&mut head).await.unwrap_or(0);
+                if head[..length].ends_with(b"\r\n\r\n") {
+                    // The client may have gone.
+                    let _ = socket.write_all(b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n").await;
+                }
+                let _ = socket.read(&mut head).await;
+            });
+        }
+    });
+    address.parse().expect("an address")
+}
+
+/// Handshakes that are refused, and some that are only begun; how many were refused.
+async fn handshakes(address: Address, count: u32) -> u32 {
+    let mut refused = 0;
+    for n in 0..count {
+        let from = format!("1.2.3.{}", n % 50);
+        let request = upgrade_request(
+            &address,
+            "/v1/ws?channel=a&token=x.y.z",
+            &format!("X-Forwarded-For: {from}\r\n"),
+        );
+        let whole = if n % 10 == 0 { &request[..request.len() / 2] } else { &request[..] };
+        let Ok(mut connection) = Connection::open(&address).await else { continue };
+        if connection.write(whole).await.is_ok() && n % 10 != 0 {
+            let head = connection.read_head().await;
+            refused += u32::from(head.is_ok_and(|head| matches!(head.status, 401 | 429)));
+        }
+    }
+    refused
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -204,34 +256,28 @@ async fn ten_thousand_bad_handshakes_leave_a_good_client_undisturbed() {
     let headers = [("X-Forwarded-For", "9.9.9.9")];
     let (mut client, _) = WebSocketClient::open_with_welcome(&address, &target, &headers).await;
     client.expect("subscribed").await;
-    let before = delivery(&sidecar, &mut client, 200).await;
-
-    let abuse = tokio::spawn(async move {
-        let mut refused = 0;
-        for n in 0..10_000u32 {
-            let from = format!("1.2.3.{}", n % 50);
-            let request = upgrade_request(
-                &address,
-                "/v1/ws?channel=a&token=x.y.z",
-                &format!("X-Forwarded-For: {from}\r\n"),
-            );
-            // A handshake that is only begun is abuse as well.
-            let whole = if n % 10 == 0 { &request[..request.len() / 2] } else { &request[..] };
-            let Ok(mut connection) = Connection::open(&address).await else { continue };
-            if connection.write(whole).await.is_ok() && n % 10 != 0 {
-                refused += usize::from(
-                    connection.read_head().await.is_ok_and(|head| matches!(head.status, 401 | 429)),
-                );
+    let elsewhere = refusing_server().await;
+    let (mut quiet, mut shared, mut abused) = (Duration::MAX, Duration::MAX, Duration::MAX);
+    for round in 0..ROUNDS {
+        quiet = quiet.min(p99(delivery(&sidecar, &mut client, 200).await));
+        let mut during = Vec::new();
+        for whom in [&elsewhere, &address] {
+            let begun = Instant::now();
+            let abuse = tokio::spawn(handshakes(whom.clone(), BAD_HANDSHAKES / ROUNDS));
+            let mut times = Vec::new();
+            while !abuse.is_finished() {
+                times.extend(delivery(&sidecar, &mut client, 10).await);
             }
+            let refused = abuse.await.expect("no panic");
+            assert_eq!(refused, BAD_HANDSHAKES / ROUNDS / 10 * 9, "each that was whole is refused");
+            during.push((p99(times), begun.elapsed()));
         }
-        refused
-    });
-    let mut during = Duration::ZERO;
-    while !abuse.is_finished() {
-        during = during.max(delivery(&sidecar, &mut client, 100).await);
+        eprintln!("round {round}: p99 and duration with handshakes elsewhere and here: {during:?}");
+        (shared, abused) = (shared.min(during[0].0), abused.min(during[1].0));
     }
-    assert_eq!(abuse.await.expect("no panic"), 9_000, "each that was whole is refused");
-    // Both share the processors here with the abuse itself, which a node elsewhere would not.
-    assert!(during < before * 10 + Duration::from_millis(250), "{before:?} before, {during:?} meanwhile");
+    eprintln!(
+        "p99 of a delivery: {quiet:?} alone, {shared:?} while the handshakes go elsewhere, {abused:?} while they come here"
+    );
+    assert!(abused < shared * 2 + NOISE, "{shared:?} with handshakes elsewhere, {abused:?} with them here");
     assert!(sidecar.resident_kib() < 200 * 1024, "{} KiB", sidecar.resident_kib());
 }

@@ -78,6 +78,8 @@ mod scale;
 /// Clients that do not read.
 mod slow_clients;
 
+/// Attacks on the whole: bombs of patterns, forged cursors, what could be learnt from logs and metrics.
+mod attacks;
 /// A disk that hangs, or fails once.
 mod bad_disk;
 /// WebSocket frames that break RFC 6455 or a limit.
@@ -105,6 +107,8 @@ mod bus_loss;
 mod bus_neighbours;
 /// The bus is gone, frozen or slow: apps and clients notice nothing, and nothing is lost.
 mod bus_outage;
+/// Clients that come back during an outage of the bus and after it, to the same node and to others.
+mod bus_outage_resume;
 /// Buses that keep nothing, with two nodes on them.
 mod bus_plain;
 /// A bus that takes publishes and gives nothing back is noticed and left; what is measured and logged of it.

@@ -2,11 +2,13 @@
 //! peers that are no TLS clients at all.
 
 use crate::support::{
-    Address, Certificate, Connection, Setup, TestSidecar, Tokens, WebSocketClient, eventually, within,
+    Address, Certificate, Connection, Setup, TestSidecar, Tokens, WebSocketClient, eventually, run_command,
+    sidewire, within,
 };
 use serde_json::json;
-use std::io;
+use std::io::{self, BufRead as _, BufReader};
 use std::path::Path;
+use std::process::Stdio;
 use std::sync::Arc;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -197,4 +199,81 @@ async fn peers_that_speak_no_tls_or_nothing_are_let_go_and_clients_that_end_are_
         (health["connections"] == 0).then_some(())
     })
     .await;
+}
+
+/// The commands, with an address over TLS and what belongs to it.
+#[tokio::test]
+async fn every_command_reaches_a_node_over_tls() {
+    let mut issuer = Tokens::new();
+    let (server, other) = (issuer.certificate(1), issuer.certificate(2));
+    for shows_one in [false, true] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path();
+        write(path, &server);
+        std::fs::write(path.join("other.pem"), &other.chain).expect("written");
+        let sidecar = TestSidecar::with_config(&config(&directory, shows_one)).await;
+        let at = |address: Address| format!("https://{}", address.tcp());
+        let whereabouts = sidecar.whereabouts();
+        let (app, client, admin) = (at(whereabouts.app()), at(whereabouts.client()), at(whereabouts.admin()));
+        let run = async |arguments: &[&str], trust: &[&str]| {
+            run_command(path, &[arguments, trust].concat(), "").await
+        };
+        let trust: &[&str] = match shows_one {
+            false => &["--ca-file", "ca.pem"],
+            true => &["--ca-file", "ca.pem", "--cert-file", "cert.pem", "--key-file", "key.pem"],
+        };
+        let published = run(&["publish", "a", "7", "--app", &app, "--id", "one"], trust).await.output();
+        assert!(published.contains("published"), "{published}");
+        let public = client.replace("https", "wss");
+        for (command, word) in [
+            (&["health", "--admin", &admin][..], "ready"),
+            (&["status", "--admin", &admin, "--json"], "version"),
+            (&["history", "a", "--app", &app, "--json"], "one"),
+            (&["trace", "one", "--admin", &admin], "logged"),
+            (&["bench", "--seconds", "1", "--clients", "2", "--app", &app, "--client", &client], "delivery"),
+            (
+                &["doctor", "--round-trip", "--app", &app, "--client", &client, "--proxy", &client],
+                "a stream through https://",
+            ),
+            (&["doctor", "--app", &app, "--client", &public, "--admin", &admin], "round trip: published"),
+        ] {
+            let said = run(command, trust).await;
+            assert!((said.stdout.clone() + &said.stderr).contains(word), "{command:?}: {said:?}");
+            assert!(said.status.success() || command[0] == "doctor", "{command:?}: {said:?}");
+        }
+        for command in ["subscribe", "tail"] {
+            let mut child = sidewire(path);
+            let watch =
+                [&[command, "a", "--json", "--history", "1", "--client", &client][..], trust].concat();
+            let mut child = child.args(watch).stdout(Stdio::piped()).spawn().expect("it starts");
+            let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+            let line = tokio::task::spawn_blocking(move || lines.next()).await.expect("read");
+            assert!(line.expect("a line").expect("text").contains("\"one\""));
+            child.kill().expect("it ran");
+            child.wait().expect("it ended");
+        }
+
+        // Nobody is believed because he answers, and nobody is let in who must show something and does not.
+        let refused = run(&["health", "--admin", &admin], &[]).await.failure();
+        assert!(refused.contains("certificate"), "{refused}");
+        let plain = admin.replace("https", "http");
+        run(&["health", "--admin", &plain], &[]).await.failure();
+        if shows_one {
+            run(&["health", "--admin", &admin], &["--ca-file", "ca.pem"]).await.failure();
+        }
+
+        // The node of a configuration is known by its certificate, whatever address it is reached at.
+        let own = if shows_one { &trust[2..] } else { &[] };
+        for (certificate, is_it) in [("cert.pem", true), ("other.pem", false)] {
+            let text = format!(
+                "[admin]\nlisten = \"{}\"\ntls_cert_file = {:?}\ntls_key_file = {:?}\n",
+                whereabouts.admin().tcp(),
+                path.join(certificate),
+                path.join("key.pem")
+            );
+            std::fs::write(path.join("sidewire.toml"), text).expect("written");
+            let said = run(&["health", "--config", "sidewire.toml"], own).await;
+            assert_eq!(said.status.success(), is_it, "{certificate}: {said:?}");
+        }
+    }
 }

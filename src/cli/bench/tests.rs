@@ -88,6 +88,7 @@ async fn every_publish_is_counted_with_every_client() {
         ack: "log".into(),
         app: Some(NodeAddress::Unix(path("app"))),
         client: Some(NodeAddress::Unix(path("client"))),
+        trust: TrustArgs::default(),
         config: None,
     })
     .await

@@ -38,6 +38,7 @@ impl Node {
             json: true,
             client: None,
             credential: CredentialArgs::default(),
+            trust: TrustArgs::default(),
             config: None,
         };
         let address = NodeAddress::Unix(self.directory.path().join("node"));
