@@ -52,6 +52,8 @@ fn nothing_shows_and_everything_comes_back() {
     let refused = rejected(dir.path(), &keyring).unwrap();
     assert_eq!(refused.len(), 1);
     assert_eq!((&refused[0]["data"], &refused[0]["why"]), (&MARK.into(), &"too large".into()));
+    let sought = outbox.seek(&sent[0].event.id).unwrap();
+    assert_eq!((sought.waiting.len(), &*sought.refused[0].why), (0, "too large"));
     // Without the key it says as much as is good for everybody.
     let file = fs::read_to_string(dir.path().join("outbox/rejected.ndjson")).unwrap();
     let line: serde_json::Value = serde_json::from_str(&file).unwrap();
