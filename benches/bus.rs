@@ -2,6 +2,7 @@
 //! tools reach with the same payload, and how long an event takes from one node to a client of another.
 //!
 //! `cargo bench --bench bus`, after `cargo build --release` and `tests/setup.sh --bench`. Real servers, started here.
+//! Words behind `--` name the rows that are wanted.
 
 #![allow(clippy::unwrap_used, dead_code, missing_docs)]
 
@@ -10,7 +11,7 @@ mod servers;
 
 use futures_util::StreamExt as _;
 use servers::NatsServer;
-use servers::RedisServer;
+use servers::{RedisCluster, RedisServer};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -34,31 +35,43 @@ fn main() {
         println!("| bus | its own tool /s | one node, ack=bus /s | ratio | node to node p50 ms | p99 ms |");
         println!("| --- | --- | --- | --- | --- | --- |");
         let redis = RedisServer::start().await;
-        row("Redis stream", &redis.url(), async || redis_benchmark(redis.port())).await;
+        row("Redis stream", &redis.url(), 1, async || Some(redis_benchmark(redis.port()))).await;
+        row("Redis stream, 4 shards", &redis.url(), 4, async || Some(redis_benchmark(redis.port()))).await;
         drop(redis);
+        let cluster = RedisCluster::start().await;
+        row("Cluster of 3", &cluster.url(), 1, async || None).await;
+        row("Cluster of 3, 4 shards", &cluster.url(), 4, async || None).await;
+        drop(cluster);
         let nats = NatsServer::start().await;
-        row("JetStream", &nats.url(), async || nats_bench(&nats).await).await;
+        row("JetStream", &nats.url(), 1, async || Some(nats_bench(&nats).await)).await;
     });
 }
 
-async fn row(name: &str, url: &str, raw: impl AsyncFn() -> f64) {
+/// Measures a bus, unless others are named on the command line.
+async fn row(name: &str, url: &str, shards: u32, raw: impl AsyncFn() -> Option<f64>) {
+    let named: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    if !named.is_empty() && !named.iter().any(|word| name.contains(word)) {
+        return;
+    }
     let (mut reference, mut through, mut p50, mut p99) = (vec![], vec![], vec![], vec![]);
     for run in 0..RUNS {
-        reference.push(raw().await);
-        let nodes =
-            [Node::start(url, &format!("bench{run}")).await, Node::start(url, &format!("bench{run}")).await];
+        reference.extend(raw().await);
+        let namespace = format!("bench{shards}-{run}");
+        let nodes = [Node::start(url, &namespace, shards).await, Node::start(url, &namespace, shards).await];
         through.push(publish_rate(&nodes[0]).await);
         let (half, most) = node_to_node(&nodes).await;
         p50.push(half);
         p99.push(most);
     }
-    let (reference, through) = (median(reference), median(through));
-    println!(
-        "| {name} | {reference:.0} | {through:.0} | {:.2} | {:.2} | {:.2} |",
-        through / reference,
-        median(p50),
-        median(p99)
-    );
+    let through = median(through);
+    let (tool, ratio) = match reference.is_empty() {
+        true => ("–".to_owned(), "–".to_owned()),
+        false => {
+            let reference = median(reference);
+            (format!("{reference:.0}"), format!("{:.2}", through / reference))
+        }
+    };
+    println!("| {name} | {tool} | {through:.0} | {ratio} | {:.2} | {:.2} |", median(p50), median(p99));
 }
 
 /// A node on the bus, killed when it is dropped.
@@ -70,7 +83,7 @@ struct Node {
 }
 
 impl Node {
-    async fn start(url: &str, namespace: &str) -> Self {
+    async fn start(url: &str, namespace: &str, shards: u32) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let [app, client, admin] = std::array::from_fn(|_| servers::free_port());
         let binary =
@@ -82,6 +95,7 @@ impl Node {
             .args(["--client", &format!("127.0.0.1:{client}")])
             .args(["--admin", &format!("127.0.0.1:{admin}")])
             .env("SIDEWIRE_BUS__NAMESPACE", namespace)
+            .env("SIDEWIRE_BUS__SHARDS", shards.to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -144,8 +158,8 @@ impl Connection {
     }
 }
 
-fn request(query: &str, data: &str) -> Vec<u8> {
-    let body = format!("{{\"channel\":\"bench.1\",\"event\":\"tick\",\"data\":{data}}}");
+fn request(channel: usize, query: &str, data: &str) -> Vec<u8> {
+    let body = format!("{{\"channel\":\"bench.{channel}\",\"event\":\"tick\",\"data\":{data}}}");
     format!(
         "POST /v1/publish{query} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
@@ -159,11 +173,11 @@ fn payload() -> String {
 
 /// Publishes a second through one node, each confirmed by the bus.
 async fn publish_rate(node: &Node) -> f64 {
-    let request = request("?ack=bus", &payload());
     let begin = Instant::now();
     let tasks: Vec<_> = (0..PUBLISHERS)
-        .map(|_| {
-            let (request, app) = (request.clone(), node.app);
+        .map(|publisher| {
+            // A channel for each: they are on all shards.
+            let (request, app) = (request(publisher, "?ack=bus", &payload()), node.app);
             tokio::spawn(async move {
                 let mut connection = Connection::open(app).await.unwrap();
                 let mut count = 0_u64;
@@ -184,7 +198,7 @@ async fn publish_rate(node: &Node) -> f64 {
 
 /// From a publish on one node to a client of another, at 1,000 events a second: median and 99th percentile in ms.
 async fn node_to_node(nodes: &[Node; 2]) -> (f64, f64) {
-    let url = format!("ws://{}/v1/ws?channel=bench.1", nodes[1].client);
+    let url = format!("ws://{}/v1/ws?channel=bench.*", nodes[1].client);
     let (socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
     let (_, mut messages) = socket.split();
     let begin = Instant::now();
@@ -211,7 +225,10 @@ async fn node_to_node(nodes: &[Node; 2]) -> (f64, f64) {
                 let mut connection = Connection::open(app).await.unwrap();
                 loop {
                     let Some(sent) = work.lock().await.recv().await else { return };
-                    let status = connection.exchange(&request("", &sent.to_string())).await.unwrap();
+                    let status = connection
+                        .exchange(&request(sent as usize % 64, "", &sent.to_string()))
+                        .await
+                        .unwrap();
                     assert!(status == 200 || status == 202);
                 }
             })
@@ -227,7 +244,9 @@ async fn node_to_node(nodes: &[Node; 2]) -> (f64, f64) {
         publisher.await.unwrap();
     }
     let mut last = Connection::open(nodes[0].app).await.unwrap();
-    last.exchange(&request("", "0")).await.unwrap();
+    // Behind all others, whichever shard they are on.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    last.exchange(&request(1, "", "0")).await.unwrap();
     let mut delays = tokio::time::timeout(Duration::from_secs(10), reader).await.unwrap().unwrap();
     delays.sort_unstable();
     let at = |share: f64| delays[(delays.len() as f64 * share) as usize] as f64 / 1e6;

@@ -34,7 +34,7 @@ cp -r "$dist/$name/generated" target/generated
 cargo deb --locked --no-build --output "$dist/"
 rm -rf "${dist:?}/$name"
 
-cargo sbom --output-format=cyclone_dx_json_1_6 >"$dist/sidewire-$version.cdx.json"
+cargo sbom --output-format=cyclone_dx_json_1_6 | packaging/sbom.py >"$dist/sidewire-$version.cdx.json"
 
 cd "$dist"
 sha256sum -- * >SHA256SUMS

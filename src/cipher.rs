@@ -6,9 +6,11 @@
 //! count up and never repeat within the part. What a piece of it is about, such as its place, is authenticated with
 //! it, so that no piece can stand for another. Salt and the id of the key stand beside it in the clear: the *lock*.
 
+mod key_file;
 mod keyring;
 
-pub use keyring::{KeyFileError, Keyring, MissingKey};
+pub use key_file::KeyFileError;
+pub use keyring::{Keyring, MissingKey};
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce};
 use ring::hkdf;

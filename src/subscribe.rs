@@ -5,100 +5,29 @@
 //! The race that matters: a feed is joined first, and its ring says from where on it is complete. What lies
 //! between the client's position and that point is read from the log.
 
+mod choosing;
 mod had;
 mod log_reader;
 mod opening;
+mod source;
 mod telling;
 
 pub use had::Had;
 pub use log_reader::LogReader;
 pub use opening::{MAX_HISTORY, OVERLAP, Opening, Request, open};
+pub use source::{Order, Source};
 
 use crate::codec::Shown;
-use crate::event::{ConnectionId, Cursor, Event, Filter, Interest, Pattern, Position, Sender};
-use crate::hub::{Batch, EarlySeen, EarlyTake, Feed, Hub, Signal, Take, Ticket};
-use crate::log::{Log, ReadError};
+use crate::event::{ConnectionId, Filter, Interest, Pattern, Position};
+use crate::hub::{Batch, EarlySeen, EarlyTake, Feed, Signal, Take, Ticket};
 use slab::Slab;
 use smallvec::SmallVec;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll, ready};
 use telling::Teller;
 
 /// Most events handed over at once when they are picked one by one.
 const EVENTS_AT_ONCE: usize = 256;
-
-/// Where subscriptions read.
-pub struct Source {
-    /// The live end.
-    pub hub: Arc<Hub>,
-    /// Everything that is kept.
-    pub log: Log,
-    /// What the bus does for the order of events.
-    pub order: Order,
-}
-
-/// What the bus does for the order of events.
-#[derive(Clone, Default, Debug)]
-pub struct Order {
-    /// Every node numbers events by itself, by the time of their arrival: a cursor of another node holds about.
-    pub approximate: bool,
-    /// Whether this node has read everything that is on the bus, as far as it knows. Unset while the bus is away.
-    pub is_current: Arc<AtomicBool>,
-}
-
-impl Source {
-    /// The cursor of a position in this log.
-    pub fn cursor(&self, position: Position) -> Cursor {
-        self.log.cursors().of(position)
-    }
-
-    /// The position that a cursor names, if it is one of this log. On a bus it may be one that this node has not
-    /// come to yet.
-    pub fn known_position(&self, cursor: &Cursor) -> Result<Option<Position>, ReadError> {
-        Ok(self.log.position_of(cursor)?.filter(|position| self.is_known(*position)))
-    }
-
-    /// The same for who wants what comes before: where nodes have orders of their own, some of it may stand here
-    /// behind the place that the cursor leads to.
-    pub fn known_end(&self, cursor: &Cursor) -> Result<Option<Position>, ReadError> {
-        Ok(self.log.end_of(cursor)?.filter(|position| self.is_known(*position)))
-    }
-
-    fn is_known(&self, position: Position) -> bool {
-        position <= self.hub.head() || self.log.is_on_bus()
-    }
-
-    /// Leaves of a page what comes after the one cursor and before the other, wherever it stands here: a node may have
-    /// an order of its own.
-    pub fn keep_between(
-        &self,
-        events: &mut Vec<Arc<Event>>,
-        after: Option<&Cursor>,
-        before: Option<&Cursor>,
-    ) {
-        let cursors = self.log.cursors();
-        if let Some((after, had)) = after.and_then(|after| Some((after, Had::of(after)?))) {
-            events.retain(|event| cursors.of_event(event).epoch != after.epoch || !had.has(event));
-        }
-        // In one order everything before a place is had.
-        if let Some((before, had)) = before.and_then(|before| Some((before, Had::of(before)?)))
-            && before.position().is_none()
-        {
-            events.retain(|event| cursors.of_event(event).epoch != before.epoch || had.has(event));
-        }
-    }
-
-    /// Events of the log as they are shown to clients.
-    pub fn shown(&self, events: Vec<Arc<Event>>) -> Vec<Arc<Shown>> {
-        let cursors = self.log.cursors();
-        let shown = |event: Arc<Event>| {
-            let cursor = cursors.of_event(&event);
-            Arc::new(Shown::new(event, &cursor))
-        };
-        events.into_iter().map(shown).collect()
-    }
-}
 
 /// One client's position on its channels and patterns.
 pub struct Subscription {
@@ -451,46 +380,6 @@ impl Subscription {
         if events.is_empty() { Live::Again } else { Live::Next(Next::Events(events)) }
     }
 
-    /// What is there before the bus has ordered it. Whoever asks is at the end of its rings, and armed.
-    fn take_early(&mut self, shown_up_to: Position) -> EarlyTake {
-        let lane = self.source.hub.early();
-        if !self.early.is_empty() && lane.is_over(&self.early, shown_up_to) {
-            self.early.forget();
-        }
-        let mut seen = self.early;
-        let take = lane.take(&mut seen, shown_up_to, EVENTS_AT_ONCE);
-        self.early = seen;
-        let (EarlyTake::Events(events), Some(origin)) = (&take, lane.origin()) else { return take };
-        let mut teller = Teller::new(self);
-        let wanted = events.iter().filter_map(|(number, shown)| {
-            let sender = Sender { origin, number: *number };
-            let has = |member: &Member| {
-                *number <= member.early_from || member.had.as_ref().is_some_and(|had| had.has_of(sender))
-            };
-            let mut members = self.members.iter().map(|(_, member)| member);
-            let member = members.find(|member| {
-                member.feed.pattern().matches(&shown.event.channel)
-                    && self.passes(member, shown)
-                    && !has(member)
-            })?;
-            Some((*number, teller.told_early(member, *number, shown)))
-        });
-        EarlyTake::Events(wanted.collect())
-    }
-
-    /// Those of some events of the log that its client gets, as it gets them.
-    fn picked(&self, events: Vec<Arc<Shown>>) -> Vec<Arc<Shown>> {
-        let mut teller = Teller::new(self);
-        let pick = |shown: Arc<Shown>| {
-            let mut members = self.members.iter().map(|(_, member)| member);
-            let member = members.find(|member| {
-                member.feed.pattern().matches(&shown.event.channel) && self.wants_from(member, &shown)
-            })?;
-            Some(teller.told(member, &shown))
-        };
-        events.into_iter().filter_map(pick).collect()
-    }
-
     fn read_log(&mut self) {
         let interest = Interest::new(self.members.iter().map(|(_, member)| member.feed.pattern().clone()));
         let mut filters = self.members.iter().map(|(_, member)| &member.filter);
@@ -500,30 +389,6 @@ impl Subscription {
         });
         let until = self.source.hub.head();
         self.reading = Some(Box::new(LogReader::new(self.source.clone(), interest, filter, self.at, until)));
-    }
-
-    fn wants_from(&self, member: &Member, shown: &Shown) -> bool {
-        let event = &shown.event;
-        self.passes(member, shown)
-            && ((self.early.is_empty() && member.had.is_none()) || !self.has_got(member, event))
-    }
-
-    /// Whether its client has got an event besides everything up to its position.
-    fn has_got(&self, member: &Member, event: &Event) -> bool {
-        let hub = &self.source.hub;
-        let own = hub.early().origin();
-        let has = |sender: Sender| {
-            Some(sender.origin) == own && self.early.has(sender.number, member.early_from)
-                || member.had.as_ref().is_some_and(|had| had.has_of(sender))
-        };
-        [event.sender(), hub.twin_of(event)].into_iter().flatten().any(has)
-            || member.had.as_ref().is_some_and(|had| had.has_in_shard(event))
-    }
-
-    fn passes(&self, member: &Member, shown: &Shown) -> bool {
-        let event = &shown.event;
-        member.filter.as_ref().is_none_or(|filter| filter.passes(event))
-            && (event.exclude.is_none() || event.exclude != self.connection)
     }
 
     fn is_quiet_up_to(&self, head: Position) -> bool {

@@ -6,7 +6,7 @@ use hyper::HeaderMap;
 use hyper::header::HeaderValue;
 use libfuzzer_sys::fuzz_target;
 use sidewire::codec::{Framing, Shown};
-use sidewire::event::{Data, Draft, Epoch, Event, EventId, Expiry, Json, Position};
+use sidewire::event::{Cursor, Data, Draft, Epoch, Event, EventId, Expiry, Json, Position};
 use sidewire::intake::{EntryError, IntakeLimits, parse, parse_raw};
 
 const TYPES: [Option<&str>; 8] = [
@@ -75,8 +75,9 @@ fn check(entry: Result<Draft, EntryError>) {
         expiry: Expiry::Live,
         exclude: draft.exclude,
         from: None,
+        way: None,
     };
-    let shown = Shown::new(event, Epoch(1));
+    let shown = Shown::new(event, &Cursor::at(Epoch(1), Position::ZERO));
     let line = shown.frame(Framing::Lines);
     assert_eq!(line.iter().filter(|byte| matches!(byte, b'\n' | b'\r')).count(), 1);
     assert_eq!(shown.frame(Framing::Sse).iter().filter(|byte| **byte == b'\n').count(), 4);

@@ -18,7 +18,6 @@ mod tests {
     fn a_section_takes_all_its_keys_along() {
         assert!(is_later("presence"));
         assert!(is_later("presence.ttl"));
-        assert!(!is_later("channels.when_over"));
         assert!(!is_later("telemetry.audit_files"));
         assert!(!is_later("authors"));
         assert!(!is_later("bus"));

@@ -191,8 +191,8 @@ fn variables_of_others_are_left_alone() {
 
 #[test]
 fn keys_of_later_versions_are_told_from_unknown_ones() {
-    let text = "[presence]\nttl = '30m'";
-    assert!(refusal(text).contains("not available in this version"), "{}", refusal(text));
+    let message = refusal("[presence]\nttl = '30m'");
+    assert!(message.contains("not available in this version"), "{message}");
     let message = refusal("[bus]\nurl = 'quic://:geheim@host'");
     assert!(message.contains("not available in this version") && !message.contains("geheim"), "{message}");
 }

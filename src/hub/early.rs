@@ -6,7 +6,7 @@
 //! every event in the log says under which number it was sent.
 
 use crate::codec::Shown;
-use crate::event::{EarlyRange, Event, EventId, Origin, Position, Sender, shard_of};
+use crate::event::{Channel, EarlyRange, Event, EventId, Origin, Position, Sender, shard_of};
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -140,6 +140,14 @@ impl EarlyLane {
     /// The number of the newest one.
     pub(super) fn newest(&self) -> u64 {
         self.head.load(Ordering::Acquire)
+    }
+
+    /// The newest one of a channel that may still come back.
+    pub fn newest_of(&self, channel: &Channel) -> Option<(Sender, Arc<Shown>)> {
+        let origin = self.origin()?;
+        let state = self.read();
+        let newest = state.ring.iter().rev().find(|early| early.shown.event.channel == *channel)?;
+        Some((Sender { origin, number: newest.number }, newest.shown.clone()))
     }
 
     /// Adds an event, unless it was added before or has come back already; says whether it did. `after` is the

@@ -151,14 +151,17 @@ impl Tracer {
 
 /// All that is known, by channel; what is in the log does not wait any more.
 fn copies(node: &Node, off_bus: &OffBus, logged: &log::Sought) -> Vec<Copy> {
-    let mut copies: Vec<Copy> = logged.events.iter().map(|event| kept(node, event)).collect();
+    // What nodes tell each other is nobody's event.
+    let events = logged.events.iter().filter(|event| !event.channel.is_reserved());
+    let mut copies: Vec<Copy> = events.map(|event| kept(node, event)).collect();
     copies.extend(logged.gone.map(|position| gone(node, position)));
     let mut add = |copy: Copy| {
         if !copies.iter().any(|known| known.channel == copy.channel) {
             copies.push(copy);
         }
     };
-    for waiting in &off_bus.sought.waiting {
+    for waiting in off_bus.sought.waiting.iter().filter(|waiting| !waiting.entry.event.channel.is_reserved())
+    {
         add(queued(node, off_bus, waiting));
     }
     // What is set aside before a restart is set aside again after it: the last word counts.

@@ -1,9 +1,11 @@
 //! What a client is handed, against what it should get, while rings overflow and sockets take only a part.
 
 use super::*;
-use crate::event::{Channel, Data, Event, EventId, EventName, Expiry, Json, Origin, Sender, Tags, Way};
-use crate::hub::RingLimits;
-use crate::log::LogOptions;
+use crate::event::{
+    Channel, Cursor, Data, Event, EventId, EventName, Expiry, Json, Origin, Sender, Tags, Way,
+};
+use crate::hub::{Hub, RingLimits};
+use crate::log::{Log, LogOptions};
 use std::future::poll_fn;
 use std::time::{Duration, Instant};
 

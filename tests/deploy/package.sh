@@ -9,7 +9,7 @@ trap 'rm -rf "$work"' EXIT
 
 rm -rf target/generated
 "$binary" generate target/generated
-cargo deb --quiet --locked --no-build --no-strip --profile dev --output "$work/sidewire.deb"
+cargo deb --quiet --locked --fast --no-build --no-strip --profile dev --output "$work/sidewire.deb"
 
 root=$work/root
 mkdir -p "$root/var/lib/dpkg"/{info,updates,triggers} "$root/var/log"

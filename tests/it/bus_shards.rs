@@ -3,11 +3,11 @@
 //!
 //! `SIDEWIRE_TEST_HOP_EVENTS` and `SIDEWIRE_TEST_HOP_RATE` make the load that of `bus_resume.rs`.
 
-use crate::bus_resume::{CHANNELS, Hopper, load};
+use crate::bus_resume::{CHANNELS, load};
 use crate::servers::RedisCluster;
 use crate::support::{
-    BusKind, Fleet, Publishers, Subscription, TestSidecar, Transport, Watcher, bus_config_at, eventually,
-    number_from_environment, numbers, random_seed,
+    BusKind, Fleet, Hopper, Publishers, Subscription, TestSidecar, Transport, Watcher, bus_config_at,
+    check_ids, eventually, number_from_environment, numbers, random_seed,
 };
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
@@ -79,7 +79,7 @@ async fn clients_hop_between_three_nodes(nodes_are_killed: bool) {
         .zip(seed..)
         .map(|(transport, seed)| {
             let nodes = fleet.nodes.iter().map(|node| node.whereabouts()).collect();
-            let hopper = Hopper { seed, transport, nodes, total: Arc::clone(&total) };
+            let hopper = Hopper { seed, transport, nodes, channels: CHANNELS, total: Arc::clone(&total) };
             tokio::spawn(hopper.run(begin.clone()))
         })
         .collect();
@@ -92,24 +92,18 @@ async fn clients_hop_between_three_nodes(nodes_are_killed: bool) {
     } else {
         load[0].go_on_for(wanted / 3).await;
     }
-    let mut count = 0;
+    let (mut channels, mut again) = (Vec::new(), HashSet::new());
     for running in load {
-        count += running.stop().await.total();
+        let report = running.stop().await;
+        channels.extend(report.channels);
+        again.extend(report.again);
     }
+    let count: u64 = channels.iter().map(|(_, count)| count).sum();
     total.store(count, Ordering::Relaxed);
-    let history = agree_by_channel(&fleet.nodes, CHANNELS, count as usize).await;
-    let expected: HashMap<&str, &Value> = history.iter().map(|event| (id(event), event)).collect();
+    agree_by_channel(&fleet.nodes, CHANNELS, count as usize).await;
     for hopper in hoppers {
         let got = hopper.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-        let ordered = got.iter().filter(|(_, is_early)| !nodes_are_killed || !is_early);
-        let ordered: Vec<&str> = ordered.map(|(id, _)| &**id).collect();
-        let distinct: HashSet<&str> = ordered.iter().copied().collect();
-        assert_eq!(distinct.len(), ordered.len(), "nothing twice");
-        let seen: HashSet<&str> = got.iter().map(|(id, _)| &**id).collect();
-        assert_eq!(seen.len(), expected.len(), "nothing is missing");
-        for (channel, found) in by_channel(ordered.iter().map(|id| expected[id])) {
-            assert!(found.windows(2).all(|pair| pair[0] < pair[1]), "the order of {channel}");
-        }
+        check_ids("a client that hops", &got, &channels, &again);
     }
 }
 

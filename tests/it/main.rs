@@ -107,6 +107,8 @@ mod bus_loss;
 mod bus_neighbours;
 /// The bus is gone, frozen or slow: apps and clients notice nothing, and nothing is lost.
 mod bus_outage;
+/// Clients that come back during an outage of the bus and after it, to the same node and to others.
+mod bus_outage_resume;
 /// Buses that keep nothing, with two nodes on them.
 mod bus_plain;
 /// A bus that takes publishes and gives nothing back is noticed and left; what is measured and logged of it.

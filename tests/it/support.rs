@@ -5,6 +5,7 @@ mod address;
 mod browser;
 mod bus;
 mod callee;
+mod hopper;
 mod http;
 mod load;
 mod metrics;
@@ -24,6 +25,7 @@ pub(crate) use address::{Address, Duplex};
 pub(crate) use browser::Browser;
 pub(crate) use bus::{BusKind, BusServer, Fleet, bus_config_at};
 pub(crate) use callee::Callee;
+pub(crate) use hopper::{Hopper, check_ids};
 pub(crate) use http::{Connection, HttpClient, Response};
 pub(crate) use load::{NumberedLoad, OrderCheck};
 pub(crate) use process::{Finished, directory_bytes, run_command, sidewire};
@@ -31,10 +33,10 @@ pub(crate) use publishers::{Publishers, RunningPublishers};
 pub(crate) use publishing::{numbers, publish_until_taken};
 pub(crate) use sidecar::{Setup, TestSidecar, Whereabouts, free_fixed_port};
 pub(crate) use sse::{SseClient, SseItem};
-pub(crate) use subscription::{Delivery, Lost, Subscription, Transport};
+pub(crate) use subscription::{Lost, Subscription, Transport};
 pub(crate) use tokens::{Certificate, Key, Tokens, in_seconds};
 pub(crate) use wait::{PATIENCE, eventually, within};
-pub(crate) use watcher::Watcher;
+pub(crate) use watcher::{Shown, Watcher};
 pub(crate) use websocket::{WebSocketClient, from_msgpack, upgrade_request};
 
 /// A number from the environment, for those who want a test to run longer than the suite does.

@@ -122,7 +122,7 @@ impl<S: Sender> Carrier<S> {
     /// Runs until it is closed and nothing is left in memory.
     pub(super) async fn run(mut self) {
         loop {
-            self.take_accepted();
+            self.take_accepted().await;
             self.forget_returned();
             self.hedge().await;
             self.store();
@@ -166,7 +166,11 @@ impl<S: Sender> Carrier<S> {
         self.shared.carried.send_replace(true);
     }
 
-    fn take_accepted(&mut self) {
+    async fn take_accepted(&mut self) {
+        // What the link tells may come later than its state: nothing goes by disk before what waits already.
+        if self.shared.is_away() && !self.by_disk {
+            self.go_by_disk().await;
+        }
         let (accepted, probes, closed) = self.shared.take_accepted();
         if !probes.is_empty() {
             self.probes = probes;
@@ -184,11 +188,9 @@ impl<S: Sender> Carrier<S> {
             let event = Arc::new(stamped.event);
             let shard = self.shared.shard_of(&event.channel);
             let direct = Direct { number, shard, event, accepted: at, bytes, confirmed: false };
-            if self.by_disk || self.shared.is_away() {
-                self.by_disk = true;
-                self.to_store.push(direct);
-            } else {
-                self.window.push_back(direct);
+            match self.by_disk {
+                true => self.to_store.push(direct),
+                false => self.window.push_back(direct),
             }
         }
     }
@@ -472,3 +474,6 @@ async fn wait_for<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
 fn far_future() -> Instant {
     Instant::now() + Duration::from_secs(3600)
 }
+
+#[cfg(test)]
+mod tests;

@@ -248,3 +248,132 @@ impl Reader {
         Some(Checkpoint { landed: self.landed, shards })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Channel, Event, Expiry, Origin};
+    use std::io;
+
+    /// A log that has come to some place on some shards.
+    struct Log(Vec<(Epoch, Position)>);
+
+    impl Landing for Log {
+        fn on_bus(&self) -> Option<Vec<(Epoch, Position)>> {
+            Some(self.0.clone()).filter(|shards| !shards.is_empty())
+        }
+
+        fn came_to(&self, _: &[Epoch]) -> Option<Vec<Position>> {
+            None
+        }
+
+        fn epoch(&self) -> Epoch {
+            Epoch(0)
+        }
+
+        fn head(&self) -> Position {
+            Position(500)
+        }
+
+        fn local(&self, position: Position) -> Position {
+            position
+        }
+
+        fn expiry(&self, _: &Channel) -> Expiry {
+            Expiry::Live
+        }
+
+        fn begin_era(&self, _: &[(Epoch, Position)], _: bool) -> io::Result<Position> {
+            Ok(self.head())
+        }
+
+        fn skip_to(&self, _: &[Position]) -> io::Result<Position> {
+            Ok(self.head())
+        }
+
+        fn note_gap(&self) -> io::Result<Position> {
+            Ok(self.head())
+        }
+
+        fn control(&self, _: &Event) -> bool {
+            false
+        }
+
+        fn note_missed_controls(&self) {}
+
+        fn begin_run(&self, _: Origin, _: usize) {}
+
+        fn note_in_log(&self, _: Sender, _: usize) {}
+
+        fn note_read(&self, _: &[Position]) {}
+    }
+
+    const A: Epoch = Epoch(1);
+    const B: Epoch = Epoch(2);
+
+    fn log() -> Log {
+        Log(vec![(A, Position(50)), (B, Position(70))])
+    }
+
+    fn positions(marks: &Marks) -> Vec<u64> {
+        marks.positions().iter().map(|position| position.0).collect()
+    }
+
+    #[test]
+    fn what_is_read_again_after_a_start_moves_no_mark_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let shard =
+            |epoch, position| ShardCheckpoint { epoch, position: Position(position), seen: Seen::default() };
+        let checkpoint = Checkpoint { landed: Position(400), shards: vec![shard(A, 20), shard(B, 90)] };
+        checkpoint.write(dir.path()).unwrap();
+        let mut reader = Reader::restore(&log(), dir.path(), 2);
+        // The first shard is read from the checkpoint on; the log is behind that on the second, without an event.
+        assert_eq!(reader.known(), [Some((A, Position(20))), Some((B, Position(90)))]);
+        assert!(reader.has_landed(0, Position(50)) && !reader.has_landed(0, Position(51)));
+        assert_eq!(positions(&reader.marks(1, Position(91)).unwrap()), [50, 91]);
+        reader.note_read(0, Position(30));
+        assert_eq!(positions(&reader.marks(1, Position(92)).unwrap()), [50, 92]);
+        reader.note_read(0, Position(60));
+        assert_eq!(reader.read_up_to(), [Position(60), Position(90)]);
+
+        // One that is ahead of the log says nothing, nor does one of other logs.
+        for (landed, epoch) in [(501, A), (400, Epoch(9))] {
+            let shards = vec![shard(epoch, 20), shard(B, 90)];
+            Checkpoint { landed: Position(landed), shards }.write(dir.path()).unwrap();
+            let reader = Reader::restore(&log(), dir.path(), 2);
+            assert_eq!(reader.known(), [Some((A, Position(50))), Some((B, Position(70)))]);
+        }
+        let other = Reader::restore(&log(), dir.path(), 3);
+        assert!(other.was_on_a_bus() && other.known() == [None; 3], "another number of shards");
+    }
+
+    #[test]
+    fn one_shard_with_another_log_leaves_what_is_known_of_the_others() {
+        let mut reader = Reader::restore(&log(), std::path::Path::new("/nowhere"), 2);
+        assert_eq!(reader.with_epoch(0, A, Position(60)), None);
+        reader.note_read(1, Position(80));
+        let shards = reader.with_epoch(0, Epoch(3), Position(5)).unwrap();
+        assert_eq!(shards, [(Epoch(3), Position(5)), (B, Position(80))]);
+        let begins = reader.landed_of(&shards);
+        reader.begin_epoch(&shards, &begins, Position(600));
+        assert!(!reader.has_landed(0, Position(6)), "its positions begin anew");
+        assert!(reader.has_landed(1, Position(80)) && !reader.has_landed(1, Position(81)));
+    }
+
+    #[test]
+    fn a_gap_is_one_only_where_something_may_have_stood() {
+        let reader = Reader::restore(&log(), std::path::Path::new("/nowhere"), 2);
+        let gap = |up_to| (A, Start::Gap { up_to: Position(up_to) });
+        let whole = (B, Start::Continues);
+        assert!(!reader.misses_something(&[gap(50), whole]) && reader.misses_something(&[gap(51), whole]));
+        assert_eq!(reader.begins(&[gap(51), whole]), [(A, Position(51)), (B, Position(70))]);
+    }
+
+    #[test]
+    fn a_probe_is_back_when_it_is_back_on_all_shards() {
+        let mut reader = Reader::restore(&log(), std::path::Path::new("/nowhere"), 2);
+        assert!(!reader.is_probe_back(0, 1) && !reader.is_probe_back(0, 2));
+        assert!(reader.is_probe_back(1, 1) && reader.is_probe_back(1, 2));
+        assert!(!reader.note_caught_up(0, true) && reader.note_caught_up(1, true));
+    }
+}

@@ -318,6 +318,16 @@ mod tests {
     }
 
     #[test]
+    fn the_second_form_stays_as_it_is() {
+        let early = [EarlyRange { origin: Origin(0xabc), from: 3, to: 7 }].into_iter().collect();
+        let cursor = Cursor { early, ..Cursor::at(Epoch(7), Position(5)) };
+        assert_eq!(cursor.encode().as_str(), "AgAAAAAAAAAHAQAAAAAAAAAFAAAAAAAACrwDBA");
+        let place = Place::Marks(Marks::new([1000, 0, 700].map(Position)).unwrap());
+        let cursor = Cursor { place, ..Cursor::at(Epoch(7), Position(5)) };
+        assert_eq!(cursor.encode().as_str(), "AgAAAAAAAAAHAwAAAAAAAAPoDyABLA");
+    }
+
+    #[test]
     fn sixteen_shards_and_two_ranges_fit() {
         // Shards that were quiet for up to an hour, milliseconds times 2^20 each.
         let now = 1_795_257_036_139 << 20;

@@ -4,6 +4,7 @@ use super::http::HttpClient;
 use super::sidecar::Whereabouts;
 use super::wait::PATIENCE;
 use serde_json::json;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -34,6 +35,8 @@ struct Published {
     /// It has published the numbers below this one.
     count: u64,
     queued: u64,
+    /// The ids that it published twice, as the node was killed before it answered.
+    again: HashSet<String>,
     answered_in: Vec<Duration>,
 }
 
@@ -42,6 +45,8 @@ pub(crate) struct PublishReport {
     /// Each channel, with how many events it has: 0, 1, 2 …
     pub(crate) channels: Vec<(String, u64)>,
     pub(crate) queued: u64,
+    /// The ids that were published twice, as the node was killed before it answered.
+    pub(crate) again: HashSet<String>,
     answered_in: Vec<Duration>,
 }
 
@@ -92,6 +97,7 @@ impl Publisher {
                     Ok(Err(error)) if !self.node_is_killed => panic!("{channel} {n}: {error}"),
                     Ok(Err(_)) => {
                         assert!(begin.elapsed() < PATIENCE, "{channel} {n}: no answer");
+                        done.again.insert(format!("{channel}-{n}"));
                         sleep(Duration::from_millis(5)).await;
                         app = HttpClient::new(whereabouts.app());
                     }
@@ -138,11 +144,13 @@ impl RunningPublishers {
     /// Stops them after the event that each is about.
     pub(crate) async fn stop(self) -> PublishReport {
         self.stop.store(true, Ordering::Relaxed);
-        let mut report = PublishReport { channels: Vec::new(), queued: 0, answered_in: Vec::new() };
+        let mut report =
+            PublishReport { channels: Vec::new(), queued: 0, again: HashSet::new(), answered_in: Vec::new() };
         for (publisher, task) in self.tasks.into_iter().enumerate() {
             let done = task.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
             report.channels.push((format!("{}.{publisher}", self.name), done.count));
             report.queued += done.queued;
+            report.again.extend(done.again);
             report.answered_in.extend(done.answered_in);
         }
         report

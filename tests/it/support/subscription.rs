@@ -39,7 +39,7 @@ impl Transport {
     }
 }
 
-/// An event, and where to go on after it: at its cursor, or where the client stood before if it has none yet.
+/// An event, and where to go on after it: at its cursor.
 #[derive(Clone, Debug)]
 pub(crate) struct Delivery {
     pub(crate) event: Value,
@@ -47,11 +47,6 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
-    /// Whether it has no place in the log yet, as the bus is away.
-    pub(crate) fn is_early(&self) -> bool {
-        self.event["cursor"].is_null()
-    }
-
     /// The number in its data.
     pub(crate) fn number(&self) -> u64 {
         self.event["data"]["n"].as_u64().unwrap_or_else(|| panic!("no number: {}", self.event))
@@ -206,9 +201,9 @@ impl Subscription {
                     *resume = event["resume"].as_str().map(str::to_owned);
                 } else if event["type"] == "event" {
                     let delivery = delivery(event, place);
-                    assert!(
-                        delivery.is_early() || delivery.cursor == last_id,
-                        "the id of an event is its cursor, not {last_id}: {}",
+                    assert_eq!(
+                        delivery.cursor, last_id,
+                        "the id of an event is its cursor: {}",
                         delivery.event
                     );
                     return Ok(delivery);
@@ -270,8 +265,6 @@ impl Subscription {
 }
 
 fn delivery(event: Value, place: &mut String) -> Delivery {
-    if let Some(cursor) = event["cursor"].as_str() {
-        cursor.clone_into(place);
-    }
+    event["cursor"].as_str().expect("every event has a cursor").clone_into(place);
     Delivery { event, cursor: place.clone() }
 }
