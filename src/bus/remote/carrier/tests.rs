@@ -2,6 +2,7 @@ use super::*;
 use crate::bus::Stamped;
 use crate::bus::backend::{Origin, SendFailure};
 use crate::bus::remote::shared::State;
+use crate::cipher::Keyring;
 use crate::event::{Channel, Data, EventId, EventName, Expiry, Json, Position, Tags};
 use crate::metrics::Metrics;
 use crate::outbox::Limits;
@@ -42,7 +43,7 @@ fn event(number: u64) -> Stamped {
 async fn what_comes_when_the_bus_has_just_gone_stays_behind_what_waits() {
     let directory = tempfile::tempdir().unwrap();
     let limits = Limits { max_bytes: 1 << 20, max_age: Duration::from_secs(60) };
-    let outbox = Outbox::open(&directory.path().join("outbox"), limits).unwrap();
+    let outbox = Outbox::open(&directory.path().join("outbox"), limits, &Keyring::default()).unwrap();
     let shared =
         Arc::new(Shared::new(Origin(1), 1, Arc::new(Metrics::new()), Arc::new(AtomicBool::new(false))));
     let inflow = Arc::new(Inflow::new(1 << 20, Duration::from_secs(1), Position::ZERO));
