@@ -53,7 +53,7 @@ impl Troubled {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_that_hangs_is_told_by_readiness_and_nothing_is_lost_when_it_goes_on() {
-    for trouble in ["hang-write"] {
+    for trouble in ["hang-write", "hang-sync"] {
         let node = Troubled::start("").await;
         let address = node.sidecar.whereabouts().client();
         let mut client = WebSocketClient::open(&address, "/v1/ws?channel=load.%3E").await;
