@@ -4,7 +4,7 @@
 
 use super::{event, is_trash, now, options, spawn};
 use sidewire::event::{Epoch, Event, Filter, Interest, Pattern, Position};
-use sidewire::log::{AppendError, Budget, Log};
+use sidewire::log::{AppendError, Budget, Log, OpenError};
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -250,10 +250,24 @@ fn check(image: &Path, said: &Said, epoch: &mut Option<Epoch>, what: &str) {
     });
     log.sync().unwrap_or_else(|error| panic!("{what}: {error}"));
     drop(log);
-    let log = Log::open(options(image)).unwrap_or_else(|error| panic!("{what}, again: {error}"));
+    let log = open_again(image, what);
     assert_eq!(log.head(), later.position, "{what}");
     let found = log.find(later.position).unwrap().unwrap_or_else(|| panic!("{what}: nothing is appended"));
     assert!(is_same(&found, &later), "{what}");
+}
+
+/// Opens it once more. A victim that another test starts at this moment has the lock of this process for as long as
+/// it takes to become a program of its own.
+fn open_again(image: &Path, what: &str) -> Log {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match Log::open(options(image)) {
+            Err(OpenError::Locked(_)) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(1))
+            }
+            opened => return opened.unwrap_or_else(|error| panic!("{what}, again: {error}")),
+        }
+    }
 }
 
 /// Reads and checks the events in `(after, up_to]`: their positions, and whether the log says that some are lost.
