@@ -156,7 +156,6 @@ impl Sidecar {
         let keys = settings::keys(&config, &revocations, None).map_err(StartError::Auth)?;
         let inflow = bus::inflow(&log);
         let hub = Hub::new(log.head(), RingLimits::default());
-        let order = bus::order(&config);
         let (policy, refusal) = (bus::sync_policy(&config), bus::refusal(&config));
         let redactor = Redactor::new(settings::redact_rules(&config));
         // Without a bus nobody else publishes.
@@ -174,7 +173,7 @@ impl Sidecar {
         let registry = Registry::new(node_name());
         let controls = Controls::new(registry.clone(), revocations.clone(), audit.clone(), metrics.clone());
         let shore = Shore::new(log.clone(), hub.clone(), controls.clone());
-        let bus = bus::start(&config, inflow.clone(), shore, &order, &metrics, keyring.clone()).await?;
+        let bus = bus::start(&config, inflow.clone(), shore, &metrics, keyring.clone()).await?;
         let publisher = Publisher::new(
             bus.clone(),
             log.clone(),
@@ -183,7 +182,7 @@ impl Sidecar {
             config.bus.publish_timeout,
         );
         let node = Node::new(
-            Arc::new(Source { hub, log: log.clone(), order }),
+            Arc::new(Source { hub, log: log.clone(), order: bus::order(&config, &bus) }),
             publisher,
             bus,
             inflow,

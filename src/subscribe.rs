@@ -15,7 +15,7 @@ mod telling;
 pub use had::Had;
 pub use log_reader::LogReader;
 pub use opening::{MAX_HISTORY, OVERLAP, Opening, Request, open};
-pub use source::{Order, Source};
+pub use source::{Order, Proof, Source};
 
 use crate::codec::Shown;
 use crate::event::{ConnectionId, Filter, Interest, Pattern, Position};

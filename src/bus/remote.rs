@@ -31,7 +31,6 @@ use shared::Shared;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
@@ -66,14 +65,13 @@ impl Remote {
         outbox: Outbox,
         landing: Arc<dyn Landing>,
         metrics: Arc<Metrics>,
-        is_current: Arc<AtomicBool>,
     ) -> Arc<Self> {
         let shards = Shards::new(shards);
         let name = shards.to_string();
         let origin =
             Origin(uuid::Uuid::now_v7().as_u64_pair().1.rotate_left(2) ^ u64::from(std::process::id()));
         landing.begin_run(origin, shards.count());
-        let shared = Arc::new(Shared::new(origin, shards.count(), metrics, is_current));
+        let shared = Arc::new(Shared::new(origin, shards.count(), metrics));
         let (to_carrier, links) = mpsc::channel(1);
         let RemoteOptions { hedge, send_timeout, probe_interval, interest, dir } = options;
         let carrier =

@@ -6,7 +6,7 @@ use crate::bus::backend::Backend;
 use crate::bus::nats::{Core, JetStream};
 use crate::bus::redis::{RedisPubSub, RedisStream};
 use crate::bus::remote::{Remote, RemoteOptions};
-use crate::bus::{Bus, Inflow, Memory};
+use crate::bus::{Bus, Inflow, Memory, Refused};
 use crate::cipher::Keyring;
 use crate::config::{BusChannel, BusMode, Config, LogSync};
 use crate::event::Interest;
@@ -14,13 +14,20 @@ use crate::log::{Log, Numbering};
 use crate::metrics::Metrics;
 use crate::outbox::{Limits, Outbox};
 use crate::replica::{Refusal, Shore, SyncPolicy};
-use crate::subscribe::Order;
+use crate::subscribe::{Order, Proof};
+use futures_util::FutureExt as _;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// How long events that came from the bus may stay in the page cache: the bus has them too.
 const FROM_BUS: Duration = Duration::from_millis(50);
+
+/// How long it may take to find out whether everything on the bus has been read.
+const PROOF: Duration = Duration::from_secs(2);
+/// Between two attempts to send a probe.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Who gives the positions of the log.
 pub(super) fn numbering(config: &Config) -> Numbering {
@@ -32,9 +39,29 @@ pub(super) fn numbering(config: &Config) -> Numbering {
 }
 
 /// What the bus does for the order of events.
-pub(super) fn order(config: &Config) -> Order {
+pub(super) fn order(config: &Config, bus: &Arc<dyn Bus>) -> Order {
     let approximate = matches!(config.bus.mode(), Some(BusMode::PubSub | BusMode::Core));
-    Order { approximate, ..Order::default() }
+    let proof = || {
+        let bus = bus.clone();
+        Arc::new(move || has_read_all(bus.clone()).boxed()) as Proof
+    };
+    Order { approximate, proof: bus.is_shared().then(proof) }
+}
+
+/// Sends a probe, which comes back behind everything that is on the bus.
+async fn has_read_all(bus: Arc<dyn Bus>) -> bool {
+    let probe = async {
+        loop {
+            let (returned, back) = oneshot::channel();
+            match bus.probe(returned) {
+                Ok(()) => return back.await.is_ok(),
+                // Many are under way.
+                Err(Refused::QueueFull) => tokio::time::sleep(PAUSE).await,
+                Err(_) => return false,
+            }
+        }
+    };
+    tokio::time::timeout(PROOF, probe).await.unwrap_or(false)
 }
 
 /// When the disk is waited for.
@@ -58,7 +85,6 @@ pub(super) async fn start(
     config: &Config,
     inflow: Arc<Inflow>,
     shore: Arc<Shore>,
-    order: &Order,
     metrics: &Arc<Metrics>,
     keyring: Keyring,
 ) -> Result<Arc<dyn Bus>, StartError> {
@@ -73,7 +99,7 @@ pub(super) async fn start(
         .await
         .map_err(|_| StartError::Threads(io::Error::other("the thread that opens the outbox ended")))?
         .map_err(StartError::Outbox)?;
-    let parts = Parts { config, inflow: inflow.clone(), shore, order, metrics, outbox };
+    let parts = Parts { config, inflow: inflow.clone(), shore, metrics, outbox };
     let bus = &config.bus;
     Ok(match (redis_options(bus), nats_options(bus), mode) {
         (Some(options), _, BusMode::PubSub) => {
@@ -100,7 +126,6 @@ struct Parts<'a> {
     config: &'a Config,
     inflow: Arc<Inflow>,
     shore: Arc<Shore>,
-    order: &'a Order,
     metrics: &'a Arc<Metrics>,
     outbox: Outbox,
 }
@@ -121,14 +146,6 @@ impl Parts<'_> {
                 .then(|| Interest::new(patterns)),
             dir: self.config.log.dir.clone(),
         };
-        Remote::start(
-            shards,
-            options,
-            self.inflow,
-            self.outbox,
-            self.shore,
-            self.metrics.clone(),
-            self.order.is_current.clone(),
-        )
+        Remote::start(shards, options, self.inflow, self.outbox, self.shore, self.metrics.clone())
     }
 }

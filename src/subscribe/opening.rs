@@ -5,7 +5,6 @@ use crate::codec::{Resume, Shown};
 use crate::event::{Cursor, Filter, Interest, POSITIONS_PER_MS, Position, UnixMs};
 use crate::log::ResumeStatus;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Most events that `history=` replays, and most channels that `last=1` answers for.
@@ -85,26 +84,36 @@ pub async fn open(source: &Arc<Source>, request: &Request) -> Opening {
     if request.cursor.is_none() && request.history == 0 && !request.last {
         return now;
     }
-    if let Some(cursor) = &request.cursor {
-        wait_for(source, cursor).await;
-    }
+    let is_nowhere = match &request.cursor {
+        Some(cursor) => !is_reached(source, cursor).await && is_proven(source).await,
+        None => false,
+    };
     // What came meanwhile is read from the rings or the log like everything after the start.
     let head = source.hub.head();
     let (source, request) = (source.clone(), request.clone());
     // Reads the log, so it goes where blocking is allowed.
-    tokio::task::spawn_blocking(move || decide(&source, &request, head))
+    tokio::task::spawn_blocking(move || decide(&source, &request, head, is_nowhere))
         .await
         .unwrap_or(Opening { resume: Resume::Unavailable, ..now })
 }
 
 /// Waits for this node to come as far as a client was on another one: as a rule, the blink of an eye.
-async fn wait_for(source: &Source, cursor: &Cursor) {
+async fn is_reached(source: &Source, cursor: &Cursor) -> bool {
     let deadline = tokio::time::Instant::now() + PATIENCE;
-    while source.log.is_on_bus()
-        && source.log.is_ahead(cursor, source.hub.head())
-        && tokio::time::Instant::now() < deadline
-    {
+    while source.log.is_on_bus() && source.log.is_ahead(cursor, source.hub.head()) {
+        if tokio::time::Instant::now() >= deadline {
+            return false;
+        }
         tokio::time::sleep(PAUSE).await;
+    }
+    true
+}
+
+/// Whether everything that is on the bus has been read here.
+async fn is_proven(source: &Source) -> bool {
+    match &source.order.proof {
+        Some(proof) => proof().await,
+        None => false,
     }
 }
 
@@ -120,7 +129,8 @@ fn approximate(source: &Source, cursor: &Cursor, head: Position) -> Option<Posit
     Some(Position(begin * POSITIONS_PER_MS).min(head))
 }
 
-pub(super) fn decide(source: &Source, request: &Request, head: Position) -> Opening {
+/// `is_nowhere`: what this node has not come to is not on the bus either.
+pub(super) fn decide(source: &Source, request: &Request, head: Position, is_nowhere: bool) -> Opening {
     let mut opening = Opening { goes_on: true, ..Opening::at(head) };
     if let Some(cursor) = &request.cursor {
         opening.had = Had::of(cursor);
@@ -132,8 +142,8 @@ pub(super) fn decide(source: &Source, request: &Request, head: Position) -> Open
                 Some(start) => return Opening { resume: Resume::Approximate, start, ..opening },
                 None => Resume::Reset,
             },
-            // With everything read that is on the bus there is no such position; otherwise it is to come.
-            ResumeStatus::Ahead if source.order.is_current.load(Ordering::Relaxed) => Resume::Reset,
+            ResumeStatus::Ahead if is_nowhere => Resume::Reset,
+            // It is to come.
             ResumeStatus::Ahead => Resume::Ok,
             ResumeStatus::Unavailable => Resume::Unavailable,
         };

@@ -5,8 +5,8 @@ use crate::codec::Shown;
 use crate::event::{Cursor, Event, Position};
 use crate::hub::Hub;
 use crate::log::{Log, ReadError};
+use futures_util::future::BoxFuture;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 /// Where subscriptions read.
 pub struct Source {
@@ -19,13 +19,17 @@ pub struct Source {
 }
 
 /// What the bus does for the order of events.
-#[derive(Clone, Default, Debug)]
+#[derive(Clone, Default)]
 pub struct Order {
     /// Every node numbers events by itself, by the time of their arrival: a cursor of another node holds about.
     pub approximate: bool,
-    /// Whether this node has read everything that is on the bus, as far as it knows. Unset while the bus is away.
-    pub is_current: Arc<AtomicBool>,
+    /// Finds out whether this node has read everything that is on the bus. None where it is alone.
+    pub proof: Option<Proof>,
 }
+
+/// Asks over the bus itself: true once what was on it when this was asked has been read here, false if that cannot be
+/// found out now. No memory of this node can tell: a link that has just broken is not known to be broken.
+pub type Proof = Arc<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>;
 
 impl Source {
     /// The cursor of a position in this log.

@@ -219,11 +219,10 @@ impl<B: Backend> Link<B> {
             match content {
                 Content::Event { event, sender } => self.land_event(shard, *event, sender, position).await,
                 Content::Probe { origin, number } => {
-                    if origin == self.shared.origin
-                        && self.reader.is_probe_back(shard, number)
-                        && let Some(returned) = self.shared.take_probe(number)
-                    {
-                        self.inflow.push_when_room(Arriving::Probe(returned)).await;
+                    if origin == self.shared.origin && self.reader.is_probe_back(shard, number) {
+                        for returned in self.shared.take_probes(number) {
+                            self.inflow.push_when_room(Arriving::Probe(returned)).await;
+                        }
                     }
                 }
                 Content::Epoch(epoch) => {

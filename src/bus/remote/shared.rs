@@ -36,7 +36,8 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// Set when all is sent or stored: then the link may end.
     pub(super) carried: watch::Sender<bool>,
-    is_current: Arc<AtomicBool>,
+    /// Whether everything that is on the bus has been read, as far as the last read showed.
+    is_current: AtomicBool,
     /// When it was current last.
     current_at: Mutex<Instant>,
     max_event_bytes: AtomicUsize,
@@ -76,12 +77,7 @@ pub enum State {
 }
 
 impl Shared {
-    pub(super) fn new(
-        origin: Origin,
-        shards: usize,
-        metrics: Arc<Metrics>,
-        is_current: Arc<AtomicBool>,
-    ) -> Self {
+    pub(super) fn new(origin: Origin, shards: usize, metrics: Arc<Metrics>) -> Self {
         Self {
             origin,
             metrics,
@@ -96,7 +92,7 @@ impl Shared {
             broken_why: Mutex::default(),
             state: Mutex::new(State::Connecting),
             carried: watch::Sender::new(false),
-            is_current,
+            is_current: AtomicBool::new(false),
             current_at: Mutex::new(Instant::now()),
             max_event_bytes: AtomicUsize::new(usize::MAX),
             outbox_refuses: AtomicBool::new(false),
@@ -229,9 +225,9 @@ impl Shared {
         numbers
     }
 
-    /// Who waits for a probe that has come back.
-    pub(super) fn take_probe(&self, number: u64) -> Option<oneshot::Sender<()>> {
-        lock(&self.probes).remove(&number)
+    /// Who waits for a probe that has come back, or for one before it: it says as much.
+    pub(super) fn take_probes(&self, number: u64) -> Vec<oneshot::Sender<()>> {
+        lock(&self.probes).extract_if(|waiting, _| *waiting <= number).map(|(_, returned)| returned).collect()
     }
 
     pub(super) fn report_broken(&self, why: String) {

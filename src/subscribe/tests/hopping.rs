@@ -179,7 +179,7 @@ impl Client {
             cursor: Some(Cursor::parse(&self.cursor).unwrap()),
             ..Request::default()
         };
-        let opening = decide(&node.source, &request, node.source.hub.head());
+        let opening = decide(&node.source, &request, node.source.hub.head(), false);
         assert_eq!(opening.resume, crate::codec::Resume::Ok);
         self.cursor = opening.cursor(&node.source).encode().to_string();
         self.at = at;

@@ -71,7 +71,7 @@ impl Client {
             cursor: Some(self.cursor.clone()),
             ..Request::default()
         };
-        let opening = decide(&node.source, &request, node.source.hub.head());
+        let opening = decide(&node.source, &request, node.source.hub.head(), false);
         assert_eq!(opening.resume, crate::codec::Resume::Ok);
         self.cursor = opening.cursor(&node.source);
         self.subscription = subscription(&node.source, self.patterns);

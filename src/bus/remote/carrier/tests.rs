@@ -6,7 +6,6 @@ use crate::cipher::Keyring;
 use crate::event::{Channel, Data, EventId, EventName, Expiry, Json, Position, Tags};
 use crate::metrics::Metrics;
 use crate::outbox::Limits;
-use std::sync::atomic::AtomicBool;
 
 /// Never asked: there is no link.
 struct NoSender;
@@ -44,8 +43,7 @@ async fn what_comes_when_the_bus_has_just_gone_stays_behind_what_waits() {
     let directory = tempfile::tempdir().unwrap();
     let limits = Limits { max_bytes: 1 << 20, max_age: Duration::from_secs(60) };
     let outbox = Outbox::open(&directory.path().join("outbox"), limits, &Keyring::default()).unwrap();
-    let shared =
-        Arc::new(Shared::new(Origin(1), 1, Arc::new(Metrics::new()), Arc::new(AtomicBool::new(false))));
+    let shared = Arc::new(Shared::new(Origin(1), 1, Arc::new(Metrics::new())));
     let inflow = Arc::new(Inflow::new(1 << 20, Duration::from_secs(1), Position::ZERO));
     let (_links, links) = mpsc::channel(1);
     let second = Duration::from_secs(1);
