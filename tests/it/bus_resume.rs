@@ -3,10 +3,13 @@
 //! `SIDEWIRE_TEST_HOP_EVENTS` and `SIDEWIRE_TEST_HOP_RATE` (5000 a second over all nodes) make it the promise in
 //! full, for a release build.
 
+use crate::servers::Proxy;
 use crate::support::{
-    BusKind, Fleet, Hopper, Publishers, RunningPublishers, Subscription, Transport, check_ids,
+    BusKind, Fleet, Hopper, Publishers, RunningPublishers, Subscription, TestSidecar, Transport, check_ids,
     number_from_environment, random_seed,
 };
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -153,6 +156,37 @@ async fn a_cursor_from_a_node_that_is_ahead_waits_for_this_one_and_misses_nothin
         fleet.nodes[0].publish_numbers("ahead", 10..15).await;
         assert_eq!(subscription.numbers(5).await, [10, 11, 12, 13, 14], "{kind:?}: nothing again, no hole");
         assert_eq!(subscription.resume(), "ok", "{kind:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_does_not_know_yet_that_its_link_is_dead_calls_no_cursor_lost() {
+    for kind in BusKind::ORDERED {
+        let fleet = Fleet::start(kind, 1).await;
+        let mut apart = Proxy::start(fleet.server.address()).await;
+        let config = fleet.config().replace(&fleet.proxy.address().to_string(), &apart.address().to_string());
+        // So seldom that it is for the resume to find out.
+        let behind = TestSidecar::with_config(&config.replace("500ms", "30s")).await;
+        behind.ready().await;
+        apart.blackhole();
+        fleet.nodes[0].publish_numbers("ahead", 0..10).await;
+        let cursor = fleet.nodes[0].all_events("channel=ahead").await[9]["cursor"].clone();
+        let cursor = cursor.as_str().expect("a cursor");
+        let address = behind.whereabouts().client();
+        let query = "channel=ahead";
+        let mut subscription = Subscription::open(Transport::WebSocket, &address, query, Some(cursor)).await;
+        assert_eq!(subscription.resume(), "ok", "{kind:?}");
+        apart.restore().await;
+        behind.wait_for_events(query, 10).await;
+        fleet.nodes[0].publish_numbers("ahead", 10..15).await;
+        assert_eq!(subscription.numbers(5).await, [10, 11, 12, 13, 14], "{kind:?}: nothing again, no hole");
+
+        // One that nobody has given: with everything read there is no such position.
+        let mut raw = URL_SAFE_NO_PAD.decode(cursor).expect("a cursor is base64");
+        raw[10] = raw[10].wrapping_add(1);
+        let invented = URL_SAFE_NO_PAD.encode(raw);
+        let subscription = Subscription::open(Transport::WebSocket, &address, query, Some(&invented)).await;
+        assert_eq!(subscription.resume(), "reset", "{kind:?}");
     }
 }
 
