@@ -7,6 +7,7 @@ mod block;
 mod cache;
 mod codec;
 mod compaction;
+mod cursors;
 mod delete;
 mod deletions;
 mod directory;
@@ -34,6 +35,7 @@ mod remains;
 mod reserve;
 mod retention;
 mod search;
+mod shared;
 mod starts;
 mod stats;
 mod terms;
@@ -49,6 +51,7 @@ mod way;
 mod wire;
 mod writer;
 
+pub use cursors::Cursors;
 pub use error::{AppendError, DeleteError, OpenError, ReadError};
 pub use keys::KeyUse;
 pub use options::{ID_LIMIT, ID_WINDOW, LogObserver, LogOptions, LogStats, Numbering, Rule};
@@ -61,32 +64,11 @@ use crate::cipher::{KeyId, Keyring};
 use crate::event::{
     Channel, Cursor, Epoch, Event, EventId, Expiry, Filter, Interest, Marks, Place, Position, Ttl, UnixMs,
 };
-use cache::Cache;
-use deletions::Deletions;
-use directory::Directory;
-use eras::Eras;
-use floors::Floors;
-use ids::Ids;
-use meta::{Meta, Watermark};
-use reserve::Reserve;
-use starts::Starts;
-use stats::Counters;
+use shared::{Access, Shared, lock, read_lock};
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
-use trail::Trail;
-use view::View;
-use writer::{Active, Writer};
-
-/// Unpacked blocks that are kept for the next reader.
-const BLOCK_CACHE_BYTES: usize = 12 << 20;
-/// The same for pages of the index.
-const PAGE_CACHE_BYTES: usize = 12 << 20;
-/// The same for directories of folds, about 50 kB each.
-const DIRECTORY_CACHE_BYTES: usize = 12 << 20;
 
 /// The event log of one directory. Clones are the same log.
 #[derive(Clone)]
@@ -363,219 +345,6 @@ impl Log {
     }
 }
 
-/// Makes cursors of positions.
-#[derive(Clone)]
-pub struct Cursors {
-    eras: Arc<Eras>,
-    shared: Arc<Shared>,
-}
-
-impl Cursors {
-    /// The cursor of a client that has everything up to this position. On a bus of several shards the log is read
-    /// if the position is none of the newest.
-    pub fn of(&self, position: Position) -> Cursor {
-        self.eras.cursor(position, self.shared.meta.epoch).unwrap_or_else(|stretch| {
-            let marks = self.shared.marks_at(&stretch, position).unwrap_or_else(|_| {
-                // Less than the client has means that it gets something again, under the same id.
-                tracing::error!("the log cannot be read to say how far the shards of the bus had come");
-                stretch.begin.clone()
-            });
-            Cursor { place: Place::Marks(marks), ..Cursor::at(stretch.epoch, position) }
-        })
-    }
-
-    /// The same of a client that has everything up to this event, which knows how far the shards of its bus had
-    /// been read with it.
-    pub fn of_event(&self, event: &Event) -> Cursor {
-        let own = self.shared.meta.epoch;
-        match (self.eras.cursor(event.position, own), event.marks()) {
-            (Ok(cursor), _) => cursor,
-            (Err(stretch), Some(marks)) => {
-                Cursor { place: Place::Marks(marks.clone()), ..Cursor::at(stretch.epoch, event.position) }
-            }
-            (Err(_), None) => self.of(event.position),
-        }
-    }
-}
-
-/// What opening a log may change.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Access {
-    /// Everything: damaged parts are put aside, the start is noted.
-    Full,
-    /// Nothing.
-    ReadOnly,
-}
-
-/// What all threads of a log share.
-struct Shared {
-    options: LogOptions,
-    directory: Directory,
-    reserve: Reserve,
-    meta: Meta,
-    /// The newest position; readers never see beyond it.
-    head: AtomicU64,
-    /// Where numbering goes on, at least.
-    next: AtomicU64,
-    view: RwLock<Arc<View>>,
-    /// Whose positions these are.
-    eras: RwLock<Arc<Eras>>,
-    /// How far the shards of the bus had been read at the newest positions.
-    trail: Mutex<Trail>,
-    writer: Mutex<Writer>,
-    /// Journals that may hold events that are not durable yet.
-    unsynced: Mutex<Vec<Active>>,
-    syncing: Mutex<()>,
-    ids: Mutex<Ids>,
-    deletions: RwLock<Arc<Deletions>>,
-    /// Held while deletions change.
-    deleting: Mutex<()>,
-    floors: Floors,
-    blocks: Cache<block::Block>,
-    pages: Cache<Vec<u8>>,
-    directories: Cache<pack::Directory>,
-    /// The newest stored position that is known to be durable.
-    durable: AtomicU64,
-    starts: Starts,
-    /// Whether this start is noted in the directory.
-    start_noted: AtomicBool,
-    /// Dead events may have become many: the keeper should look.
-    sweep_asked: AtomicBool,
-    work: Mutex<Work>,
-    work_changed: Condvar,
-    counters: Counters,
-}
-
-/// What the keeper waits for.
-#[derive(Default)]
-struct Work {
-    waiting: bool,
-    stop: bool,
-}
-
-impl Shared {
-    fn open(options: LogOptions, access: Access) -> Result<Self, OpenError> {
-        let directory = Directory::open(&options.dir)?;
-        let reserve = Reserve::find(directory.path(), options.reserve_bytes());
-        let found = recovery::recover(&directory, &options, access, &reserve)?;
-        if access == Access::Full {
-            reserve.prepare();
-        }
-        let deletions = Deletions::read(directory.path(), &options.keyring);
-        let counters = Counters {
-            damaged: AtomicU64::new(found.damaged),
-            quarantined: AtomicU64::new(found.quarantined),
-            ..Counters::default()
-        };
-        Ok(Self {
-            options,
-            directory,
-            reserve,
-            meta: found.meta,
-            head: AtomicU64::new(found.head.0),
-            next: AtomicU64::new(found.next.0),
-            view: RwLock::new(Arc::new(found.view)),
-            eras: RwLock::new(Arc::new(found.eras)),
-            trail: Mutex::default(),
-            writer: Mutex::new(Writer::new(found.last_stored)),
-            unsynced: Mutex::default(),
-            syncing: Mutex::default(),
-            ids: Mutex::new(found.ids),
-            deletions: RwLock::new(Arc::new(deletions)),
-            deleting: Mutex::default(),
-            floors: Floors::default(),
-            blocks: Cache::new(BLOCK_CACHE_BYTES),
-            pages: Cache::new(PAGE_CACHE_BYTES),
-            directories: Cache::new(DIRECTORY_CACHE_BYTES),
-            durable: AtomicU64::new(found.durable.0),
-            starts: found.starts,
-            start_noted: AtomicBool::new(found.start_noted),
-            sweep_asked: AtomicBool::new(true),
-            work: Mutex::new(Work { waiting: true, stop: false }),
-            work_changed: Condvar::new(),
-            counters,
-        })
-    }
-
-    fn head(&self) -> Position {
-        Position(self.head.load(Ordering::Acquire))
-    }
-
-    fn next_position(&self) -> Position {
-        Position(self.next.load(Ordering::Acquire)).max(self.head().next())
-    }
-
-    fn eras(&self) -> Arc<Eras> {
-        read_lock(&self.eras).clone()
-    }
-
-    /// Notes durably what this start passed over, if that did not succeed before.
-    fn note_start(&self) -> io::Result<()> {
-        if !self.start_noted.load(Ordering::Acquire) {
-            self.reserve.with_room(|| self.starts.write(self.directory.path()))?;
-            self.start_noted.store(true, Ordering::Release);
-        }
-        Ok(())
-    }
-
-    fn change_view(&self, change: impl FnOnce(&mut View)) {
-        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
-        let mut changed = View::clone(&view);
-        change(&mut changed);
-        *view = Arc::new(changed);
-    }
-
-    /// Journals in memory, the active one included.
-    fn waiting(&self) -> usize {
-        self.view().tables().count()
-    }
-
-    fn wake_keeper(&self) {
-        lock(&self.work).waiting = true;
-        self.work_changed.notify_one();
-    }
-
-    /// Waits for work, but no longer than `tick`; false when the thread is to end.
-    fn wait_for_work(&self, tick: Duration) -> bool {
-        let work = lock(&self.work);
-        let (mut work, _) = self
-            .work_changed
-            .wait_timeout_while(work, tick, |work| !work.waiting && !work.stop)
-            .unwrap_or_else(PoisonError::into_inner);
-        work.waiting = false;
-        !work.stop
-    }
-
-    fn is_closing(&self) -> bool {
-        lock(&self.work).stop
-    }
-
-    fn close(&self) {
-        let stored = {
-            let mut writer = lock(&self.writer);
-            if std::mem::replace(&mut writer.closed, true) {
-                return;
-            }
-            writer.last_stored
-        };
-        for generation in &self.view().generations {
-            generation.close();
-        }
-        let synced = self.sync();
-        let mark = Watermark { head: self.head(), stored, floor: self.view().floor, clean: true };
-        let closed = synced
-            .map_err(|error| error.to_string())
-            .and_then(|_| self.note_start().map_err(|error| error.to_string()))
-            .and_then(|()| self.write_mark(&mark).map_err(|error| error.to_string()));
-        if let Err(error) = closed {
-            tracing::error!(
-                error,
-                "the log could not be closed in order: its next start takes it for a crash"
-            );
-        }
-    }
-}
-
 impl Handle {
     fn stop(&self) {
         lock(&self.shared.work).stop = true;
@@ -593,13 +362,4 @@ impl Drop for Handle {
         lock(&self.shared.writer).closed = true;
         self.stop();
     }
-}
-
-/// A lock whose holder panicked still guards consistent data here: every change is one assignment at its end.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn read_lock<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,6 +3,7 @@
 use super::super::testing::*;
 use super::super::*;
 use crate::event::EventName;
+use std::time::Duration;
 
 /// Fills a log until several journals are packed; returns what was appended.
 pub(super) fn fill(log: &Log, events: u64) -> Vec<Arc<Event>> {

@@ -4,6 +4,7 @@ use super::super::testing::*;
 use super::super::*;
 use super::life::{append, fill, packed, small};
 use crate::event::{Event, Pattern};
+use std::time::Duration;
 
 fn budget() -> Budget {
     Budget { events: 10_000, bytes: 64 << 20 }
