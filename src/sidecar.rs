@@ -2,34 +2,35 @@
 
 mod backends;
 mod bus;
+mod error;
+mod listeners;
 mod settings;
 
+pub(crate) use listeners::OTHER_DESCRIPTORS;
 pub(crate) use settings::keyring;
 
 pub use backends::{nats_kept, nats_options, nats_patterns, redis_options};
+pub use error::StartError;
 
 use crate::audit::Audit;
 use crate::auth::{AuthError, Authority, Revocations};
-use crate::cipher::{KeyFileError, Keyring};
-use crate::config::{Config, ListenAddress};
+use crate::cipher::Keyring;
+use crate::config::Config;
 use crate::hub::{Hub, RingLimits};
-use crate::log::{Log, LogObserver, LogOptions, OpenError};
+use crate::log::{Log, LogObserver, LogOptions};
 use crate::metrics::Metrics;
 use crate::publish::{Publisher, unix_ms};
 use crate::redact::Redactor;
 use crate::replica::{Replica, Shore};
-use crate::server::{
-    Address, Admin, App, Capacity, Client, Controls, Listener, Node, Readiness, Registry, TlsError,
-    keep_exchanging,
-};
+use crate::server::{Controls, Node, Readiness, Registry, keep_exchanging};
 use crate::subscribe::Source;
 use crate::systemd::PassedSockets;
+use listeners::{Stopping, bind, serve};
 use settings::Certificates;
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 
 /// How much may wait in memory for the log. More would be memory that the app needs.
@@ -43,8 +44,6 @@ const LAST_RESORT: Duration = Duration::from_secs(10);
 /// Where the outbox is kept, in the directory of the log.
 pub(crate) const OUTBOX_DIRECTORY: &str = "outbox";
 
-/// Descriptors besides those of clients: listeners, the app's connections, the log.
-pub(crate) const OTHER_DESCRIPTORS: u64 = 256;
 /// Where revoked tokens are kept, beside the log.
 const REVOKED_FILE: &str = "revoked";
 
@@ -63,68 +62,10 @@ pub struct Sidecar {
     upkeep: [JoinHandle<()>; 3],
 }
 
-/// Why it does not start.
-#[derive(Debug)]
-pub enum StartError {
-    /// The log cannot be opened.
-    Log(OpenError),
-    /// A listener cannot be bound.
-    Listen {
-        /// Its section.
-        listener: &'static str,
-        /// Where.
-        address: Address,
-        /// Why.
-        error: io::Error,
-    },
-    /// The keys of the log cannot be read.
-    Keys(KeyFileError),
-    /// The outbox cannot be opened.
-    Outbox(crate::outbox::OpenError),
-    /// The audit log cannot be written.
-    Audit(io::Error),
-    /// The keys of tokens cannot be used.
-    Auth(AuthError),
-    /// The certificates of the listeners cannot be used.
-    Tls(TlsError),
-    /// A passed socket cannot be used.
-    Passed {
-        /// The listener that it is for.
-        listener: &'static str,
-        /// Why.
-        reason: String,
-    },
-    /// The operating system refuses threads.
-    Threads(io::Error),
-}
-
 /// Who decides what clients may do, with nobody connected; none where nobody is asked.
 pub(crate) fn authority(config: &Config) -> Result<Option<Arc<Authority>>, AuthError> {
     settings::authority(config, &Arc::default(), None)
 }
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Log(error) => write!(f, "the log cannot be opened: {error}"),
-            Self::Listen { listener, address, error } => write!(
-                f,
-                "cannot listen on {address}: {error}; choose another address with `{listener}.listen`, or stop what listens there"
-            ),
-            Self::Keys(error) => write!(f, "log.encryption_key_file: {error}"),
-            Self::Outbox(error) => write!(f, "the outbox cannot be opened: {error}"),
-            Self::Audit(error) => write!(f, "telemetry.audit_file cannot be written: {error}"),
-            Self::Auth(error) => error.fmt(f),
-            Self::Tls(error) => write!(f, "TLS: {error}"),
-            Self::Passed { listener, reason } => {
-                write!(f, "the socket that was passed for the {listener} listener cannot be used: {reason}")
-            }
-            Self::Threads(error) => write!(f, "cannot start a thread: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for StartError {}
 
 impl Sidecar {
     /// Starts everything; when it returns, all listeners answer. A listener for which sockets were passed
@@ -232,8 +173,8 @@ impl Sidecar {
                 return;
             }
         };
-        let tls_as_before = match settings::certificates(&config) {
-            Ok(certificates) => self.certificates.replace_by(&certificates),
+        let certificates = match settings::certificates(&config) {
+            Ok(certificates) => certificates,
             Err(error) => {
                 tracing::error!("not reloaded, the old configuration stays in force: TLS: {error}");
                 return;
@@ -249,6 +190,8 @@ impl Sidecar {
                 return;
             }
         }
+        // From here on nothing can fail.
+        let tls_as_before = self.certificates.replace_by(&certificates);
         self.redactor.replace(settings::redact_rules(&config));
         let fixed: [(&str, bool); 10] = [
             ("tls_cert_file", !tls_as_before),
@@ -346,113 +289,6 @@ impl Sidecar {
         let _ = tokio::task::spawn_blocking(move || node.audit.finish()).await;
         tracing::info!(took_ms = started.elapsed().as_millis() as u64, "stopped");
     }
-}
-
-/// Tells listeners to stop: those of clients first.
-#[derive(Default)]
-struct Stopping {
-    clients: watch::Sender<bool>,
-    others: watch::Sender<bool>,
-}
-
-type Bound = Vec<(&'static str, Listener)>;
-
-fn bind(config: &Config, passed: PassedSockets) -> Result<Bound, StartError> {
-    let mut bound = Vec::new();
-    for (listener, socket) in passed {
-        let refused = |reason| StartError::Passed { listener, reason };
-        let socket = Listener::passed(socket).map_err(|error| refused(error.to_string()))?;
-        if let Address::Tcp(address) = socket.address()
-            && listener == "client"
-            && let Some(refusal) = config.refuses_clients_at(&ListenAddress::Tcp(*address))
-        {
-            return Err(refused(refusal));
-        }
-        bound.push((listener, socket));
-    }
-    let was_passed: Vec<&str> = bound.iter().map(|(listener, _)| *listener).collect();
-    let sections = [
-        (
-            "app",
-            &config.app.listen,
-            config.app.socket_mode,
-            &config.app.socket_user,
-            &config.app.socket_group,
-        ),
-        (
-            "client",
-            &config.client.listen,
-            config.client.socket_mode,
-            &config.client.socket_user,
-            &config.client.socket_group,
-        ),
-        (
-            "admin",
-            &config.admin.listen,
-            config.admin.socket_mode,
-            &config.admin.socket_user,
-            &config.admin.socket_group,
-        ),
-    ];
-    for (listener, addresses, mode, user, group) in sections {
-        if was_passed.contains(&listener) {
-            continue;
-        }
-        for address in addresses {
-            let address = settings::address(address, mode, user, group);
-            match Listener::bind(&address) {
-                Ok(socket) => bound.push((listener, socket)),
-                Err(error) => return Err(StartError::Listen { listener, address, error }),
-            }
-        }
-    }
-    Ok(bound)
-}
-
-fn serve(
-    bound: Bound,
-    node: &Arc<Node>,
-    config: &Config,
-    certificates: &Certificates,
-    stopping: &Stopping,
-) -> JoinSet<()> {
-    let limits = settings::connection_limits(config);
-    let (app, client, admin) = (App::new(node.clone()), Client::new(node.clone()), Admin::new(node.clone()));
-    let capacity = Capacity::new(
-        most_client_sockets(certificates.client.is_some()),
-        config.client.trusted_proxies.clone(),
-        node.metrics.clone(),
-    );
-    let mut listeners = JoinSet::new();
-    for (listener, socket) in bound {
-        let tls = match listener {
-            "app" => certificates.app.clone(),
-            "client" => certificates.client.clone(),
-            _ => certificates.admin.clone(),
-        };
-        let proxies = (listener == "client" && config.client.proxy_protocol)
-            .then(|| config.client.trusted_proxies.clone().into());
-        let capacity = (listener == "client").then(|| capacity.clone());
-        let socket = socket.with_tls(tls).with_proxies(proxies).with_capacity(capacity);
-        tracing::info!(listener, address = %socket.address(), "listening");
-        let stopping = if listener == "client" { &stopping.clients } else { &stopping.others }.subscribe();
-        match listener {
-            "app" => listeners.spawn(socket.run(app.clone(), limits, stopping)),
-            "client" => listeners.spawn(socket.run(client.clone(), limits, stopping)),
-            _ => listeners.spawn(socket.run(admin.clone(), limits, stopping)),
-        };
-    }
-    listeners
-}
-
-/// How many clients there are descriptors for, when enough are left for the app and the disk.
-fn most_client_sockets(with_tls: bool) -> usize {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let Some(limit) = limit else { return usize::MAX };
-    let left = limit.saturating_sub((limit / 8).max(OTHER_DESCRIPTORS)).max(limit / 2);
-    // TLS ends beside the socket, over a pair of local ones.
-    let most = if with_tls { left / 3 } else { left };
-    usize::try_from(most).unwrap_or(usize::MAX)
 }
 
 fn log_options(config: &Config, metrics: Arc<Metrics>, keyring: Keyring) -> LogOptions {

@@ -5,14 +5,11 @@ use crate::auth::{
     read_secret,
 };
 use crate::cipher::{KeyFileError, Keyring};
-use crate::config::{Config, ListenAddress, SocketMode};
+use crate::config::Config;
 use crate::intake::IntakeLimits;
 use crate::log::Rule;
 use crate::redact::RedactRule;
-use crate::server::{
-    Address, ConnectionLimits, OriginPolicy, PrivateRules, Settings, SystemGroup, SystemUser, Tls, TlsError,
-    TlsOptions,
-};
+use crate::server::{ConnectionLimits, OriginPolicy, PrivateRules, Settings, Tls, TlsError, TlsOptions};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -203,19 +200,5 @@ impl Certificates {
             }
         }
         pairs.iter().all(|(mine, fresh)| mine.is_some() == fresh.is_some())
-    }
-}
-
-/// Where to listen, as the listener takes it.
-pub(super) fn address(address: &ListenAddress, mode: SocketMode, user: &str, group: &str) -> Address {
-    let named = |name: &str| (!name.is_empty()).then(|| name.to_owned());
-    match address {
-        ListenAddress::Tcp(address) => Address::Tcp(*address),
-        ListenAddress::Unix(path) => Address::Unix {
-            path: path.clone(),
-            mode: mode.0,
-            user: named(user).map(SystemUser),
-            group: named(group).map(SystemGroup),
-        },
     }
 }
