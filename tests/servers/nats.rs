@@ -6,10 +6,14 @@ use super::wait::{eventually, within};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// How often a start is tried, each time on another port.
 const TRIES: usize = 5;
+
+/// How long one request may take. A cluster between two leaders leaves some without an answer: who asks again gets on.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// `NATS_SERVER`, or what `make setup` has put into the cache, or one on the path.
 fn program() -> PathBuf {
@@ -185,13 +189,16 @@ impl NatsServer {
                 async_nats::ConnectOptions::with_user_and_password(user.clone(), password.clone())
             }
         };
+        let options = options.request_timeout(Some(ANSWER_WITHIN));
         within("a connection to NATS", options.connect(format!("nats://{}", self.address())))
             .await
             .unwrap_or_else(|error| panic!("{}: {error}", self.address()))
     }
 
     pub(crate) async fn jetstream(&self) -> async_nats::jetstream::Context {
-        async_nats::jetstream::new(self.client().await)
+        let mut context = async_nats::jetstream::new(self.client().await);
+        context.set_timeout(ANSWER_WITHIN);
+        context
     }
 }
 
@@ -230,8 +237,23 @@ impl NatsCluster {
         eventually("a stream with a leader", async || self.try_leader(stream).await).await
     }
 
-    /// The same; none while there is none, or nobody who says.
-    pub(crate) async fn try_leader(&self, stream: &str) -> Option<usize> {
+    /// Makes the leader of a stream step down, again if need be, until another one leads.
+    pub(crate) async fn another_leader(&self, stream: &str) {
+        let before = self.leader(stream).await;
+        let client = self.servers[0].client().await;
+        eventually("another leader", async || {
+            let now = self.try_leader(stream).await?;
+            if now != before {
+                return Some(());
+            }
+            // The request, its answer and the election may each come to nothing: the next look tells.
+            let _ = client.request(format!("$JS.API.STREAM.LEADER.STEPDOWN.{stream}"), "".into()).await;
+            None
+        })
+        .await;
+    }
+
+    async fn try_leader(&self, stream: &str) -> Option<usize> {
         let stream = self.servers[0].jetstream().await.get_stream(stream).await.ok()?;
         let leader = stream.cached_info().cluster.as_ref()?.leader.clone()?;
         Some(leader.strip_prefix("server-").and_then(|at| at.parse().ok()).expect("a name of ours"))
