@@ -6,6 +6,9 @@ use crate::servers::{NatsServer, Proxy, RedisServer, RedisSetup};
 use serde_json::Value;
 use std::net::SocketAddr;
 
+/// The hedge of the section `[bus]` as it is by default: see [`bus_config_at`].
+pub(crate) const DEFAULT_HEDGE: &str = "hedge = \"50ms\"";
+
 /// A bus and its mode.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum BusKind {
@@ -185,16 +188,26 @@ fn identities(events: &[Value]) -> Vec<(String, String, String)> {
         .collect()
 }
 
-/// The configuration of a node on a bus. Probes are frequent, so that a test need not wait for them. The hedge is
-/// long, unless the test says otherwise: on a busy machine a bus that is well must not look slow.
 fn bus_config(kind: BusKind, address: SocketAddr, bus: &str, more: &str) -> String {
     bus_config_at(&format!("{}://{address}", kind.scheme()), kind.mode(), bus, more)
 }
 
-/// The same for any URL.
+/// The configuration of a node on a bus. Probes are frequent, so that a test need not wait for them. The hedge is
+/// long, unless the test says otherwise: on a busy machine a bus that is well must not look slow.
 pub(crate) fn bus_config_at(url: &str, mode: &str, bus: &str, more: &str) -> String {
     let hedge = if bus.contains("hedge") { "" } else { "hedge = \"1s\"" };
     format!("[bus]\nurl = \"{url}\"\nmode = \"{mode}\"\nprobe_interval = \"500ms\"\n{hedge}\n{bus}\n{more}\n")
+}
+
+/// Two nodes on a bus that a test has started itself, with more keys of the section `[bus]`: ready, and publishing.
+pub(crate) async fn two_nodes_at(url: &str, mode: &str, bus: &str) -> Vec<TestSidecar> {
+    let config = bus_config_at(url, mode, bus, "");
+    let nodes = vec![TestSidecar::with_config(&config).await, TestSidecar::with_config(&config).await];
+    for node in &nodes {
+        node.ready().await;
+        node.publish_until("published", "ready").await;
+    }
+    nodes
 }
 
 impl TestSidecar {
