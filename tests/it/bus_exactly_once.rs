@@ -90,13 +90,31 @@ async fn an_event_whose_confirmation_is_lost_is_there_once() {
     }
 }
 
-/// F25: entries come again on the bus, as from a sender that did not know, late and among others.
-#[tokio::test]
-async fn entries_that_come_again_are_dropped_and_counted() {
-    let fleet = Fleet::start(BusKind::RedisStream, 2).await;
+/// Two nodes that have 20 events, and a client of one of them.
+async fn with_some_events(kind: BusKind) -> (Fleet, Watcher) {
+    let fleet = Fleet::start(kind, 2).await;
     let watcher = Watcher::start("a client", fleet.nodes[1].whereabouts(), "channel=again").await;
     fleet.nodes[0].publish_numbers("again", 0..20).await;
     fleet.agree_on("channel=again", 20).await;
+    (fleet, watcher)
+}
+
+/// Checks that a bus that has so many of its events twice shows each once.
+async fn repeats_are_dropped_and_counted(fleet: &Fleet, watcher: &Watcher, repeated: u64) {
+    assert_eq!(repeated, 20, "each of them");
+    fleet.nodes[0].publish_numbers("again", 20..25).await;
+    let kept = fleet.agree_on("channel=again", 25).await;
+    assert_eq!(numbers(&kept), (0..25).collect::<Vec<_>>());
+    watcher.sees_exactly(&[("again".to_owned(), 25)]).await;
+    for node in &fleet.nodes {
+        assert_eq!(node.metrics().await.sum("sidewire_bus_duplicates_dropped_total", &[]), 20.);
+    }
+}
+
+/// F25: entries come again on the bus, as from a sender that did not know, late and among others.
+#[tokio::test]
+async fn entries_that_come_again_are_dropped_and_counted() {
+    let (fleet, watcher) = with_some_events(BusKind::RedisStream).await;
     let redis = fleet.server.redis();
     let key = "sidewire:{default}:events";
     let entries: Vec<(String, Vec<String>)> = redis.command(&["XRANGE", key, "-", "+"]).await;
@@ -113,15 +131,29 @@ async fn entries_that_come_again_are_dropped_and_counted() {
         redis.command::<String>(&words).await;
         repeated += 1;
     }
-    assert_eq!(repeated, 20);
-    fleet.nodes[0].publish_numbers("again", 20..25).await;
-    let kept = fleet.agree_on("channel=again", 25).await;
-    assert_eq!(numbers(&kept), (0..25).collect::<Vec<_>>());
-    watcher.sees_exactly(&[("again".to_owned(), 25)]).await;
-    for node in &fleet.nodes {
-        let dropped = node.metrics().await.sum("sidewire_bus_duplicates_dropped_total", &[]);
-        assert_eq!(dropped, 20.);
+    repeats_are_dropped_and_counted(&fleet, &watcher, repeated).await;
+}
+
+/// As from a sender that did not know, after the server itself has forgotten what it has.
+#[tokio::test]
+async fn messages_that_come_again_are_dropped_and_counted() {
+    let (fleet, watcher) = with_some_events(BusKind::JetStream).await;
+    let jetstream = fleet.server.nats().jetstream().await;
+    let stream = jetstream.get_stream("SIDEWIRE_default").await.expect("it is there");
+    let last = stream.cached_info().state.last_sequence;
+    let mut repeated = 0;
+    for sequence in (1..=last).rev() {
+        let Ok(message) = stream.get_raw_message(sequence).await else { continue };
+        if !message.subject.ends_with(".ev.again") {
+            continue;
+        }
+        let mut headers = message.headers.clone();
+        headers.insert("Nats-Msg-Id", format!("again-{sequence}"));
+        let sent = jetstream.publish_with_headers(message.subject, headers, message.payload).await;
+        sent.expect("it is sent").await.expect("it is stored once more");
+        repeated += 1;
     }
+    repeats_are_dropped_and_counted(&fleet, &watcher, repeated).await;
 }
 
 /// What a publisher gives is what every node gives, byte for byte.

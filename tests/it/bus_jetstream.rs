@@ -1,8 +1,8 @@
-//! JetStream while many publish: its consumers are taken away, its stream gets another leader, entries come again.
+//! JetStream while many publish: its consumers are taken away, its stream gets another leader, it starts again.
 
 use crate::servers::NatsCluster;
 use crate::support::{
-    BusKind, Fleet, Publishers, RunningPublishers, TestSidecar, Watcher, eventually, numbers, two_nodes_at,
+    BusKind, Fleet, Publishers, RunningPublishers, TestSidecar, Watcher, eventually, two_nodes_at,
 };
 use futures_util::StreamExt as _;
 
@@ -81,36 +81,4 @@ async fn the_server_starts_again_with_its_stream_again_and_again() {
     }
     let total = nothing_is_missed_or_doubled(load, &watchers).await;
     fleet.agree_on(LOAD, total as usize).await;
-}
-
-/// As from a sender that did not know, after the server itself has forgotten what it has.
-#[tokio::test]
-async fn messages_that_come_again_are_dropped_and_counted() {
-    let fleet = Fleet::start(BusKind::JetStream, 2).await;
-    let watcher = Watcher::start("a client", fleet.nodes[1].whereabouts(), "channel=again").await;
-    fleet.nodes[0].publish_numbers("again", 0..20).await;
-    fleet.agree_on("channel=again", 20).await;
-    let jetstream = fleet.server.nats().jetstream().await;
-    let stream = jetstream.get_stream(STREAM).await.expect("it is there");
-    let last = stream.cached_info().state.last_sequence;
-    let mut repeated = 0;
-    for sequence in (1..=last).rev() {
-        let Ok(message) = stream.get_raw_message(sequence).await else { continue };
-        if !message.subject.ends_with(".ev.again") {
-            continue;
-        }
-        let mut headers = message.headers.clone();
-        headers.insert("Nats-Msg-Id", format!("again-{sequence}"));
-        let sent = jetstream.publish_with_headers(message.subject, headers, message.payload).await;
-        sent.expect("it is sent").await.expect("it is stored once more");
-        repeated += 1;
-    }
-    assert_eq!(repeated, 20);
-    fleet.nodes[0].publish_numbers("again", 20..25).await;
-    let kept = fleet.agree_on("channel=again", 25).await;
-    assert_eq!(numbers(&kept), (0..25).collect::<Vec<_>>());
-    watcher.sees_exactly(&[("again".to_owned(), 25)]).await;
-    for node in &fleet.nodes {
-        assert_eq!(node.metrics().await.sum("sidewire_bus_duplicates_dropped_total", &[]), 20.);
-    }
 }

@@ -3,7 +3,7 @@
 mod small_disk;
 
 use crate::support::{
-    HttpClient, TestSidecar, WebSocketClient, Whereabouts, eventually, number_from_environment,
+    HttpClient, TestSidecar, WebSocketClient, Whereabouts, eventually, joined, number_from_environment,
     publish_until_taken, random_seed,
 };
 use fastrand::Rng;
@@ -98,7 +98,7 @@ async fn kill_9_under_load_loses_nothing_that_was_acknowledged_and_doubles_nothi
         tokio::time::sleep(Duration::from_millis(random.u64(1..250))).await;
         sidecar.kill();
         for (task, next) in tasks.into_iter().zip(&mut next) {
-            *next = task.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+            *next = joined(task).await;
         }
         let begin = Instant::now();
         sidecar.start_again().await;

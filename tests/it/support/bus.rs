@@ -2,7 +2,7 @@
 
 use super::sidecar::TestSidecar;
 use super::wait::eventually;
-use crate::servers::{NatsServer, Proxy, RedisServer, RedisSetup};
+use crate::servers::{NatsServer, Proxy, RedisServer, RedisSetup, ServerProcess};
 use serde_json::Value;
 use std::net::SocketAddr;
 
@@ -66,11 +66,23 @@ impl BusServer {
         }
     }
 
-    pub(crate) fn address(&self) -> SocketAddr {
+    fn process(&self) -> &ServerProcess {
         match self {
-            Self::Redis(server) => server.address(),
-            Self::Nats(server) => server.address(),
+            Self::Redis(server) => server.process(),
+            Self::Nats(server) => server.process(),
         }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.process().address()
+    }
+
+    pub(crate) fn freeze(&self) {
+        self.process().freeze();
+    }
+
+    pub(crate) fn thaw(&self) {
+        self.process().thaw();
     }
 
     pub(crate) fn kill(&mut self) {
@@ -84,20 +96,6 @@ impl BusServer {
         match self {
             Self::Redis(server) => server.start_again().await,
             Self::Nats(server) => server.start_again().await,
-        }
-    }
-
-    pub(crate) fn freeze(&self) {
-        match self {
-            Self::Redis(server) => server.freeze(),
-            Self::Nats(server) => server.freeze(),
-        }
-    }
-
-    pub(crate) fn thaw(&self) {
-        match self {
-            Self::Redis(server) => server.thaw(),
-            Self::Nats(server) => server.thaw(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Clients that go from node to node, and what they must have got in the end.
 
+use super::joined;
 use super::publishers::PublishReport;
 use super::sidecar::{TestSidecar, Whereabouts};
 use super::subscription::{Delivery, Lost, Subscription, Transport};
@@ -41,7 +42,7 @@ impl Hoppers {
         self.total.store(published.total(), Ordering::Relaxed);
         let mut all = Vec::new();
         for (transport, task) in Transport::ALL.into_iter().zip(self.tasks) {
-            let got = task.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+            let got = joined(task).await;
             check_ids(&format!("{transport:?}"), &got, published);
             all.push(got);
         }

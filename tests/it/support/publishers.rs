@@ -1,6 +1,7 @@
 //! Apps that publish all the time, one event in a request, and measure how long each answer took.
 
 use super::http::HttpClient;
+use super::joined;
 use super::sidecar::{TestSidecar, Whereabouts};
 use super::wait::PATIENCE;
 use serde_json::json;
@@ -164,7 +165,7 @@ impl RunningPublishers {
         self.stop.store(true, Ordering::Relaxed);
         let mut report = PublishReport::default();
         for (publisher, task) in self.tasks.into_iter().enumerate() {
-            let done = task.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+            let done = joined(task).await;
             report.channels.push((format!("{}.{publisher}", self.name), done.count));
             report.queued += done.queued;
             report.again.extend(done.again);
