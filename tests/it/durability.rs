@@ -45,7 +45,8 @@ async fn publish_until_lost(
                 let mut known = acknowledged.lock().expect("no panic inside");
                 known.extend((next - count..next).zip(entries).filter(|(_, e)| taken(e)).map(|(n, _)| n));
             }
-            // A log that is behind with its work says "later": what was in the batch has not been acknowledged.
+            // A log that is behind with its work says "later": what was in the batch has not been acknowledged. The
+            // load goes on at a gentler pace.
             Ok(response) => {
                 response.refusal(503);
                 tokio::time::sleep(Duration::from_millis(10)).await;

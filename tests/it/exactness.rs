@@ -50,7 +50,7 @@ impl Reader {
             let address = whereabouts.client();
             let opened = Subscription::try_open(self.transport, &address, &self.query, Some(&cursor)).await;
             let Ok(mut subscription) = opened else {
-                // The node is on its way down or up.
+                // The node is on its way down or up: it is asked again, until the deadline above.
                 sleep(Duration::from_millis(5)).await;
                 continue;
             };
@@ -155,7 +155,7 @@ async fn a_slow_client_among_fast_ones_sees_everything_too() {
                 let mut order = OrderCheck::new(format!("slow {transport:?}"));
                 while order.next() < total {
                     order.saw(subscription.next().await.number());
-                    // It falls far behind at first and reads at full speed at last.
+                    // Its pace: it falls far behind at first and reads at full speed at last.
                     if order.next() < total / 20 && order.next().is_multiple_of(10) {
                         sleep(Duration::from_millis(20)).await;
                     }

@@ -112,6 +112,7 @@ impl Publisher {
                     Ok(Err(_)) => {
                         assert!(begin.elapsed() < PATIENCE, "{channel} {n}: no answer");
                         done.again.insert(format!("{channel}-{n}"));
+                        // The node is on its way up.
                         sleep(Duration::from_millis(5)).await;
                         app = HttpClient::new(whereabouts.app());
                     }
