@@ -27,7 +27,7 @@ use tokio::task::JoinHandle;
 
 pub(crate) use address::{Address, Duplex};
 pub(crate) use browser::Browser;
-pub(crate) use bus::{BusKind, BusServer, DEFAULT_HEDGE, Fleet, bus_config_at, two_nodes_at};
+pub(crate) use bus::{BusKind, BusServer, DEFAULT_HEDGE, Fleet, PATIENT, bus_config_at, two_nodes_at};
 pub(crate) use callee::Callee;
 pub(crate) use frame::Frame;
 pub(crate) use hopper::Hoppers;
@@ -42,7 +42,7 @@ pub(crate) use subscription::{Lost, Subscription, Transport};
 pub(crate) use tokens::{Certificate, Key, Tokens, in_seconds};
 pub(crate) use trouble::Trouble;
 pub(crate) use wait::{PATIENCE, eventually, within};
-pub(crate) use watcher::{Shown, Watcher};
+pub(crate) use watcher::Watcher;
 pub(crate) use websocket::{WebSocketClient, from_msgpack, upgrade_request};
 
 /// What a task of the test gives in the end; its panic is the test's own.

@@ -9,6 +9,10 @@ use std::net::SocketAddr;
 /// The hedge of the section `[bus]` as it is by default: see [`bus_config_at`].
 pub(crate) const DEFAULT_HEDGE: &str = "hedge = \"50ms\"";
 
+/// Keys of the section `[bus]` under which a bus is never called away that only a busy machine keeps waiting: for what
+/// holds while it is there, and not in an outage.
+pub(crate) const PATIENT: &str = "hedge = \"20s\"\nprobe_interval = \"10s\"";
+
 /// A bus and its mode.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum BusKind {
@@ -190,11 +194,16 @@ fn bus_config(kind: BusKind, address: SocketAddr, bus: &str, more: &str) -> Stri
     bus_config_at(&format!("{}://{address}", kind.scheme()), kind.mode(), bus, more)
 }
 
-/// The configuration of a node on a bus. Probes are frequent, so that a test need not wait for them. The hedge is
-/// long, unless the test says otherwise: on a busy machine a bus that is well must not look slow.
+/// The configuration of a node on a bus, where a test does not say otherwise: probes are frequent, so that it need not
+/// wait for them, and the hedge is long, as a bus that is well must not look slow on a busy machine.
 pub(crate) fn bus_config_at(url: &str, mode: &str, bus: &str, more: &str) -> String {
-    let hedge = if bus.contains("hedge") { "" } else { "hedge = \"1s\"" };
-    format!("[bus]\nurl = \"{url}\"\nmode = \"{mode}\"\nprobe_interval = \"500ms\"\n{hedge}\n{bus}\n{more}\n")
+    let mut config = format!("[bus]\nurl = \"{url}\"\nmode = \"{mode}\"\n{bus}\n");
+    for (key, value) in [("hedge", "1s"), ("probe_interval", "500ms")] {
+        if !bus.contains(key) {
+            config += &format!("{key} = \"{value}\"\n");
+        }
+    }
+    config + more + "\n"
 }
 
 /// Two nodes on a bus that a test has started itself, with more keys of the section `[bus]`: ready, and publishing.

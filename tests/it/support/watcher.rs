@@ -22,13 +22,6 @@ pub(crate) struct Shown {
     pub(crate) connection: usize,
 }
 
-impl Shown {
-    /// Whether its cursor names a place and says nothing else: then nothing was early that has not come back.
-    pub(crate) fn is_plain(&self) -> bool {
-        self.cursor.len() == 23
-    }
-}
-
 #[derive(Default)]
 struct Memory {
     shown: Vec<Shown>,
@@ -195,7 +188,7 @@ async fn watch(
         };
         let opened = WebSocketClient::try_open(&whereabouts.client(), &target, &[]).await;
         let Ok(mut client) = opened else {
-            // The node is down, or on its way up.
+            // The node is down, or on its way up: it is asked again for as long as the test watches.
             sleep(Duration::from_millis(5)).await;
             continue;
         };
