@@ -287,10 +287,7 @@ fn token<'r>(
         let mut pairs = lines(header::COOKIE).flat_map(|line| line.split(';'));
         pairs.find_map(|pair| pair.trim().split_once('=').filter(|(name, _)| *name == wanted))
     };
-    bearer
-        .or_else(protocol)
-        .or_else(|| parameters.raw("token"))
-        .or_else(|| cookie().map(|(_, value)| value))
+    bearer.or_else(protocol).or_else(|| parameters.raw("token")).or_else(|| cookie().map(|(_, value)| value))
 }
 
 /// Whether a subprotocol is a token, and none to be spoken.
