@@ -322,6 +322,7 @@ publish_timeout = "20s"
                 # Without a bus no node is ready, and clients are served all the same, also once every check has failed.
                 redis.end()
                 eventually("no node is ready", lambda: all(fetch(f"http://{node.admin}/readyz")[0] == 503 for node in nodes))
+                # The proxies' own clocks are what passes here: one checks every 500 ms, the others forget a failure after 1 s.
                 until = time.monotonic() + 2
                 while time.monotonic() < until:
                     status, body = edge.get("/v1/poll?channel=rolling&timeout=0")
