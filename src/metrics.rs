@@ -200,6 +200,15 @@ impl Metrics {
         for resume in RESUMES {
             resumes.with_label_values(&[resume]);
         }
+        let controls = counters(
+            &registry,
+            "controls_total",
+            "Disconnects and revocations, and questions for them, by who asked for it: the app here or a node",
+            &["from", "what"],
+        );
+        for (from, what) in CONTROLS {
+            controls.with_label_values(&[from, what]);
+        }
         Self {
             transports,
             errors,
@@ -323,12 +332,7 @@ impl Metrics {
                 "connections_refused_total",
                 "Connections of clients that were closed at once: there was no room for more",
             ),
-            controls: counters(
-                &registry,
-                "controls_total",
-                "Disconnects and revocations, and questions for them, by who asked for it: the app here or a node",
-                &["from", "what"],
-            ),
+            controls,
             probe_seconds: histogram(
                 &registry,
                 "bus_probe_duration_seconds",
@@ -386,6 +390,10 @@ const WATCHED_ERRORS: [&str; 5] = ["forbidden", "queue_full", "rate_limited", "u
 
 /// What may become of a cursor, for the same reason.
 const RESUMES: [&str; 6] = ["none", "ok", "expired", "reset", "approximate", "unavailable"];
+
+/// Who may say whom to let in, and what; for the same reason, as one of them may be all that there ever is.
+const CONTROLS: [(&str, &str); 5] =
+    [("app", "disconnect"), ("app", "revoke"), ("bus", "disconnect"), ("bus", "revoke"), ("bus", "ask")];
 
 /// Upper bounds in seconds: from a hop inside this process to a stalled disk.
 const LATENCY: [f64; 16] = [

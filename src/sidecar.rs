@@ -4,6 +4,7 @@ mod backends;
 mod bus;
 mod error;
 mod listeners;
+mod reload;
 mod settings;
 
 pub(crate) use listeners::OTHER_DESCRIPTORS;
@@ -11,11 +12,12 @@ pub(crate) use settings::keyring;
 
 pub use backends::{nats_kept, nats_options, nats_patterns, redis_options};
 pub use error::StartError;
+pub use reload::ReloadError;
 
 use crate::audit::Audit;
 use crate::auth::{AuthError, Authority, Revocations};
 use crate::cipher::Keyring;
-use crate::config::Config;
+use crate::config::{Config, ListenAddress};
 use crate::hub::{Hub, RingLimits};
 use crate::log::{Log, LogObserver, LogOptions};
 use crate::metrics::Metrics;
@@ -52,7 +54,12 @@ pub struct Sidecar {
     node: Arc<Node>,
     replica: Replica,
     log: Log,
+    /// In force.
     config: Config,
+    /// As it was at the start: what of `config` the parts that were built then do not have.
+    started_with: Config,
+    /// Where clients from elsewhere may come in, until it ends.
+    client_addresses: Vec<ListenAddress>,
     listeners: JoinSet<()>,
     stopping: Stopping,
     certificates: Certificates,
@@ -144,6 +151,7 @@ impl Sidecar {
             releasing,
         ];
         let stopping = Stopping::default();
+        let client_addresses = reload::client_addresses(&bound);
         let listeners = serve(bound, &node, &config, &certificates, &stopping);
         if let Some(key) = keyring.current() {
             tracing::info!(%key, "events are encrypted on disk");
@@ -159,88 +167,20 @@ impl Sidecar {
             took_ms = started.elapsed().as_millis() as u64,
             "started"
         );
-        Ok(Self { node, replica, log, config, listeners, stopping, certificates, redactor, keyring, upkeep })
-    }
-
-    /// Puts what can change while it runs in force: limits, origins, routes, heartbeats, keys, what is stripped from
-    /// events. Clients stay.
-    pub fn reload(&mut self, mut config: Config) {
-        let before = self.node.settings().authority.clone();
-        let keys = match settings::keys(&config, &self.node.revocations, before.as_deref()) {
-            Ok(keys) => keys,
-            Err(error) => {
-                tracing::error!("not reloaded, the old configuration stays in force: {error}");
-                return;
-            }
-        };
-        let certificates = match settings::certificates(&config) {
-            Ok(certificates) => certificates,
-            Err(error) => {
-                tracing::error!("not reloaded, the old configuration stays in force: TLS: {error}");
-                return;
-            }
-        };
-        match self.keyring.reload() {
-            Ok(true) => self.tell_of_keys(),
-            Ok(false) => {}
-            Err(error) => {
-                tracing::error!(
-                    "not reloaded, the old configuration stays in force: log.encryption_key_file: {error}"
-                );
-                return;
-            }
-        }
-        // From here on nothing can fail.
-        let tls_as_before = self.certificates.replace_by(&certificates);
-        self.redactor.replace(settings::redact_rules(&config));
-        let fixed: [(&str, bool); 10] = [
-            ("tls_cert_file", !tls_as_before),
-            (
-                "listen",
-                self.config.app.listen != config.app.listen
-                    || self.config.client.listen != config.client.listen
-                    || self.config.admin.listen != config.admin.listen,
-            ),
-            ("log", self.config.log != config.log),
-            ("bus", self.config.bus != config.bus),
-            (
-                "client.proxy_protocol",
-                self.config.client.proxy_protocol != config.client.proxy_protocol
-                    || (config.client.proxy_protocol
-                        && self.config.client.trusted_proxies != config.client.trusted_proxies),
-            ),
-            ("telemetry.audit_file", self.config.telemetry.audit_file != config.telemetry.audit_file),
-            ("telemetry.log_format", self.config.telemetry.log_format != config.telemetry.log_format),
-            ("queue", self.config.queue != config.queue),
-            ("channels", settings::kept(&self.config) != settings::kept(&config)),
-            ("limits.header_timeout", self.config.limits.header_timeout != config.limits.header_timeout),
-        ];
-        for (key, _) in fixed.iter().filter(|(_, changed)| *changed) {
-            tracing::warn!(key, "a changed setting takes effect at the next start");
-        }
-        // Its probes are counted on by the link.
-        config.bus = self.config.bus.clone();
-        self.node.audit.reopen();
-        self.node.reload(settings::settings(&config, keys), config.to_json());
-        self.config = config;
-        tracing::info!("configuration reloaded");
-    }
-
-    /// Says what the keys of the log are now.
-    fn tell_of_keys(&self) {
-        match self.keyring.current() {
-            Some(key) => tracing::info!(%key, "what is written from now on is encrypted with this key"),
-            None => tracing::info!("what is written from now on is not encrypted"),
-        }
-        for key in self.keyring.removed() {
-            let parts = self.log.packed_with(key);
-            if parts > 0 {
-                tracing::warn!(
-                    %key, parts,
-                    "a key that is gone from log.encryption_key_file is still needed: without it the next start is refused"
-                );
-            }
-        }
+        Ok(Self {
+            node,
+            replica,
+            log,
+            started_with: config.clone(),
+            config,
+            client_addresses,
+            listeners,
+            stopping,
+            certificates,
+            redactor,
+            keyring,
+            upkeep,
+        })
     }
 
     /// Whether it is ready, and how many clients it has.

@@ -114,13 +114,15 @@ async fn serve(config: Config, sources: Sources, passed: PassedSockets, filter: 
 
 /// Puts the configuration as it is now in force, if it is valid. Says what became of it.
 fn reload(sidecar: &mut Sidecar, sources: &Sources, filter: &FilterHandle) -> &'static str {
-    match Config::load(sources.clone()) {
-        Ok(config) => {
-            if let Ok(directives) = EnvFilter::try_new(filter_text(&config)) {
-                // Fails only when the subscriber is gone, and that lives as long as the process.
-                let _ = filter.reload(directives);
-            }
-            sidecar.reload(config);
+    let reloaded = Config::load(sources.clone()).map_err(|error| error.to_string()).and_then(|config| {
+        let directives = EnvFilter::try_new(filter_text(&config)).map_err(|error| error.to_string())?;
+        sidecar.reload(config).map_err(|error| error.to_string())?;
+        Ok(directives)
+    });
+    match reloaded {
+        Ok(directives) => {
+            // Fails only when the subscriber is gone, and that lives as long as the process.
+            let _ = filter.reload(directives);
             "reloaded"
         }
         Err(error) => {

@@ -190,15 +190,13 @@ pub(super) fn certificates(config: &Config) -> Result<Certificates, TlsError> {
 }
 
 impl Certificates {
-    /// Puts other certificates in force. Whether a listener speaks TLS at all stays as it is; false where that
-    /// was to change.
-    pub(super) fn replace_by(&self, other: &Self) -> bool {
+    /// Puts other certificates in force. Whether a listener speaks TLS at all stays as it is.
+    pub(super) fn replace_by(&self, other: &Self) {
         let pairs = [(&self.app, &other.app), (&self.client, &other.client), (&self.admin, &other.admin)];
         for (mine, fresh) in pairs {
             if let (Some(mine), Some(fresh)) = (mine, fresh) {
                 mine.replace_by(fresh);
             }
         }
-        pairs.iter().all(|(mine, fresh)| mine.is_some() == fresh.is_some())
     }
 }
