@@ -72,11 +72,7 @@ async fn the_outbox_is_bounded_and_drops_nothing_at_its_bound() {
         let kept = fleet.agree_on("channel=full", taken as usize).await;
         assert_eq!(numbers(&kept), (0..taken).collect::<Vec<_>>(), "{kind:?}");
         fleet.nodes[0].publish_until("published", "after").await;
-        eventually("the outbox is empty", async || {
-            let metrics = fleet.nodes[0].metrics().await;
-            (metrics.sum("sidewire_outbox_events", &[]) == 0.).then_some(())
-        })
-        .await;
+        fleet.nodes[0].nothing_waits().await;
     }
 }
 

@@ -224,6 +224,11 @@ impl TestSidecar {
         self.directory.path()
     }
 
+    /// Whether it shares its log with other nodes over a bus.
+    pub(crate) fn has_bus(&self) -> bool {
+        self.setup.config.contains("[bus]") && self.setup.config.contains("url = ")
+    }
+
     /// The configuration file.
     pub(crate) fn config_file(&self) -> PathBuf {
         self.directory.path().join("sidewire.toml")
