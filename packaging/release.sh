@@ -19,6 +19,10 @@ export SOURCE_DATE_EPOCH
 export RUSTFLAGS="--remap-path-prefix=$PWD=/sidewire --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
 
 # The archive: a static binary that runs on any distribution, or none.
+if [[ $machine == aarch64 ]]; then
+    # Kernels for ARM have pages of up to 64 KiB; the allocator must be built for the largest that it will meet.
+    export JEMALLOC_SYS_WITH_LG_PAGE=16
+fi
 rustup target add "$target"
 cargo build --release --locked --target "$target"
 install -m 755 "target/$target/release/sidewire" "$dist/$name/"
