@@ -32,9 +32,8 @@ test: ## everything that must hold before a commit
 	@$(MAKE) --no-print-directory readme
 	@$(MAKE) --no-print-directory conformance
 	@$(MAKE) --no-print-directory deploy-checks
-	@$(MAKE) --no-print-directory licences
 
-lint: format clippy documentation ## formatting, clippy and documentation, without a warning
+lint: format clippy documentation licences ## formatting, clippy, documentation and cargo-deny, without a warning
 
 setup: ## install what the tests need and this machine lacks (apt, and a nats-server into the cache)
 	CACHE=$(CACHE) tests/setup.sh

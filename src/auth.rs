@@ -36,7 +36,7 @@ pub use webhook::{OnError, Question, WebhookOptions};
 use crate::event::UnixMs;
 use issuer::Issuer;
 use keys::VerificationKey;
-use known::{Fingerprint, KnownTokens};
+use known::KnownTokens;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -238,9 +238,8 @@ impl Authority {
 
     /// The same for a token that comes with a request, as it may have come with the one before.
     pub async fn identify_again(&self, token: &str, now: UnixMs) -> Result<Arc<Identity>, Refusal> {
-        let fingerprint = Fingerprint::of(token);
         let keys_since = self.issuer.as_ref().and_then(|issuer| issuer.keys_since());
-        if let Some(identity) = self.known.find(fingerprint, now, keys_since) {
+        if let Some(identity) = self.known.find(token, now, keys_since) {
             return match self.is_revoked(&identity, now) {
                 true => Err(Reason::Revoked.into()),
                 false => Ok(identity),
@@ -248,7 +247,7 @@ impl Authority {
         }
         let begun = Instant::now();
         let identity = Arc::new(self.identify(token, now).await?);
-        self.known.note(fingerprint, identity.clone(), begun);
+        self.known.note(token, identity.clone(), begun);
         Ok(identity)
     }
 

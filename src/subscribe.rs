@@ -7,6 +7,7 @@
 
 mod choosing;
 mod had;
+mod joining;
 mod log_reader;
 mod opening;
 mod source;
@@ -46,6 +47,9 @@ pub struct Subscription {
     early: EarlySeen,
     /// What its client had already when it began.
     had: Option<Arc<Had>>,
+    /// Whether a member may still have something that its client had already: what is asked on each wake-up is
+    /// not asked of thousands of members.
+    any_had: bool,
     /// Until here the client knows already that something is no longer kept.
     told_lost: Position,
     reading: Option<Box<LogReader>>,
@@ -95,6 +99,7 @@ impl Subscription {
             one_by_one: false,
             early,
             had: None,
+            any_had: false,
             told_lost: Position::ZERO,
             reading: None,
             live: false,
@@ -151,68 +156,10 @@ impl Subscription {
             None => lane.begin(),
         };
         self.had = had.map(Arc::new);
+        self.any_had = self.had.is_some();
         for (_, member) in &mut self.members {
             (member.had, member.early_from) = (self.had.clone(), 0);
         }
-    }
-
-    /// Joins a channel or pattern; for one it is on already, only the filter changes.
-    pub fn join(&mut self, pattern: &Pattern, filter: Option<Arc<Filter>>) {
-        self.add(pattern, filter, self.had.clone(), 0);
-    }
-
-    /// The same when the others have begun. The client has got `had` on this one; of what the others got early
-    /// it has nothing.
-    pub fn join_later(&mut self, pattern: &Pattern, filter: Option<Arc<Filter>>, had: Option<&Arc<Had>>) {
-        self.add(pattern, filter, had.cloned(), self.early.at());
-    }
-
-    fn add(
-        &mut self,
-        pattern: &Pattern,
-        filter: Option<Arc<Filter>>,
-        had: Option<Arc<Had>>,
-        early_from: u64,
-    ) {
-        // What is being read from the log does not know of the new member.
-        self.reading = None;
-        self.rescan = true;
-        if let Some((_, member)) =
-            self.members.iter_mut().find(|(_, member)| member.feed.pattern() == pattern)
-        {
-            member.filter = filter;
-            return;
-        }
-        if self.members.len() == 1 && self.signal.is_none() {
-            let signal = Arc::<Signal>::default();
-            for (key, member) in &mut self.members {
-                member.feed.leave(member.ticket);
-                member.ticket = member.feed.join_among(signal.clone(), key as u32);
-            }
-            self.signal = Some(signal);
-        }
-        let feed = self.source.hub.feed(pattern);
-        let entry = self.members.vacant_entry();
-        let ticket = match &self.signal {
-            Some(signal) => feed.join_among(signal.clone(), entry.key() as u32),
-            None => feed.join_alone(),
-        };
-        entry.insert(Member { feed, ticket, filter, had, early_from });
-    }
-
-    /// Leaves a channel or pattern; false if it was not on it.
-    pub fn leave(&mut self, pattern: &Pattern) -> bool {
-        let Some(key) =
-            self.members.iter().find(|(_, member)| member.feed.pattern() == pattern).map(|(key, _)| key)
-        else {
-            return false;
-        };
-        self.reading = None;
-        self.rescan = true;
-        let member = self.members.remove(key);
-        member.feed.leave(member.ticket);
-        self.source.hub.release(&member.feed);
-        true
     }
 
     /// Goes back: everything after `position` is handed over again. For what a socket did not take.

@@ -95,6 +95,7 @@ fn victim() {
         let group: Vec<_> = (0..1 + groups * 13 % 60).map(|n| event(first + n)).collect();
         match log.append(&group) {
             Ok(()) => println!("shown {}", log.head().0),
+            // The pace of a load: the log has more to do than it takes on.
             Err(AppendError::Behind) => std::thread::sleep(Duration::from_millis(1)),
             Err(error) => panic!("{error}"),
         }
@@ -266,6 +267,7 @@ fn full_disk_victim() {
             Ok(()) => kept.extend(group.iter().map(|event| event.position)),
             Err(AppendError::Full | AppendError::Behind) => {
                 refused += 1;
+                // The pace of the load, so that the refusals are not all of one moment.
                 std::thread::sleep(Duration::from_millis(5));
             }
             Err(error) => panic!("{error}"),

@@ -43,6 +43,7 @@ for _ in $(seq 100); do
     grep -q ' started ' "$work/log" && break
     sleep 0.1
 done
+grep -q ' started ' "$work/log" || { cat "$work/log" >&2; exit 1; }
 port() {
     sed -n "s/.*listening listener=\"$1\" address=127.0.0.1:\([0-9]*\).*/\1/p" "$work/log"
 }

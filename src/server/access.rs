@@ -254,7 +254,7 @@ impl Node {
                 None => Err(self.refused(&Reason::NoToken.into())),
             };
         };
-        match authority.identify_again(&token, unix_ms()).await {
+        match authority.identify_again(token, unix_ms()).await {
             Ok(identity) => Ok(Access::Known(identity)),
             Err(refusal) => {
                 if let (Some(ip), Refusal::Unauthorized(_)) = (peer.peer_ip, &refusal) {
@@ -268,30 +268,26 @@ impl Node {
 
 /// The token of a request, from the first place that has one. An empty one is one too: it is refused, and not
 /// taken for nobody.
-fn token(headers: &HeaderMap, parameters: &Parameters<'_>, cookie: Option<&str>) -> Option<String> {
-    let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
-    let bearer = headers.get_all(header::AUTHORIZATION).iter().find_map(|value| {
-        let value = text(value)?;
-        let (scheme, token) = value.split_once(' ').unwrap_or((&value, ""));
-        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
+fn token<'r>(
+    headers: &'r HeaderMap,
+    parameters: &'r Parameters<'_>,
+    cookie: Option<&str>,
+) -> Option<&'r str> {
+    let lines = |name| headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    let bearer = lines(header::AUTHORIZATION).find_map(|value| {
+        let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
     });
     let protocol = || {
-        let lines = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(text);
-        lines
-            .flat_map(|line| line.split(',').map(|name| name.trim().to_owned()).collect::<Vec<_>>())
-            .find_map(|name| name.strip_prefix(TOKEN_PROTOCOL).map(str::to_owned))
+        let mut names = lines(header::SEC_WEBSOCKET_PROTOCOL).flat_map(|line| line.split(','));
+        names.find_map(|name| name.trim().strip_prefix(TOKEN_PROTOCOL))
     };
-    let parameter = || parameters.raw("token").map(str::to_owned);
     let cookie = || {
-        let name = cookie?;
-        let lines = headers.get_all(header::COOKIE).iter().filter_map(text);
-        lines
-            .flat_map(|line| line.split(';').map(|pair| pair.trim().to_owned()).collect::<Vec<_>>())
-            .find_map(|pair| {
-                pair.split_once('=').filter(|(known, _)| *known == name).map(|(_, value)| value.to_owned())
-            })
+        let wanted = cookie?;
+        let mut pairs = lines(header::COOKIE).flat_map(|line| line.split(';'));
+        pairs.find_map(|pair| pair.trim().split_once('=').filter(|(name, _)| *name == wanted))
     };
-    bearer.or_else(protocol).or_else(parameter).or_else(cookie)
+    bearer.or_else(protocol).or_else(|| parameters.raw("token")).or_else(|| cookie().map(|(_, value)| value))
 }
 
 /// Whether a subprotocol is a token, and none to be spoken.
@@ -310,7 +306,8 @@ mod tests {
             for (name, value) in headers {
                 map.append(*name, value.parse().unwrap());
             }
-            token(&map, &Parameters::parse(Some(query)).unwrap(), Some("session"))
+            let parameters = Parameters::parse(Some(query)).unwrap();
+            token(&map, &parameters, Some("session")).map(str::to_owned)
         };
         assert_eq!(found(&[("authorization", "bearer  a.b.c")], "token=d").as_deref(), Some("a.b.c"));
         assert_eq!(found(&[("authorization", "Basic eDp5")], "token=d").as_deref(), Some("d"));

@@ -79,6 +79,9 @@ impl Subscription {
     /// Whether there is something that its client had when it began, and none of it can come any more, up to the
     /// head as it is after this call.
     pub(super) fn had_is_over(&self) -> bool {
+        if !self.any_had {
+            return false;
+        }
         let mut known: Option<&Arc<Had>> = None;
         for (_, member) in &self.members {
             let Some(had) = &member.had else { continue };
@@ -95,6 +98,7 @@ impl Subscription {
 
     pub(super) fn forget_had(&mut self) {
         self.had = None;
+        self.any_had = false;
         for (_, member) in &mut self.members {
             member.had = None;
         }

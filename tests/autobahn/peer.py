@@ -45,7 +45,7 @@ class Peer:
             "Upgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode()
         )
-        writing = asyncio.create_task(self.write())
+        self.writing = asyncio.create_task(self.write())
         try:
             head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
             assert b" 101 " in head.split(b"\r\n")[0], head
@@ -57,7 +57,7 @@ class Peer:
         self.state = self.STATE_CLOSED
         for timer in self.timers:
             timer.cancel()
-        writing.cancel()
+        self.writing.cancel()
         self.writer.close()
         self.case.onConnectionLost(self.failedByMe)
         return self.case
@@ -70,6 +70,7 @@ class Peer:
                 for start in range(0, len(data), chop):
                     self.writer.write(data[start : start + chop])
                     await self.writer.drain()
+                self.outgoing.task_done()
         except (OSError, RuntimeError):
             pass
 
@@ -107,7 +108,10 @@ class Peer:
         self.remoteCloseCode = struct.unpack("!H", payload[:2])[0] if len(payload) > 1 else None
         if self.state == self.STATE_OPEN:
             self.sendCloseFrame(self.remoteCloseCode, isReply=True)
-            await asyncio.sleep(0.05)
+            # The reply is out, or nothing can be sent any more, before the case goes on.
+            sent = asyncio.create_task(self.outgoing.join())
+            await asyncio.wait([sent, self.writing], return_when=asyncio.FIRST_COMPLETED)
+            sent.cancel()
         self.wasClean = True
         self.case.onClose(True, self.remoteCloseCode, as_text(payload[2:]))
         self.later(1.0, self.drop)

@@ -1,6 +1,7 @@
-//! What every backend must do. [`conformance!`] makes tests of it for one kind of server.
+//! What every backend must do. [`conformance!`] makes tests of it for one kind of bus.
 
 use crate::servers::wait::{eventually, within};
+use crate::servers::{Kind, Server};
 use bytes::Bytes;
 use sidewire::bus::backend::{
     Arrival, Backend, Content, LinkError, Opened, Origin, Parcel, SendError, Sender as _, Start, Tail as _,
@@ -11,33 +12,39 @@ use sidewire::event::{
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A server that the suite may do anything to.
-pub(crate) trait Server: Sized {
+/// A way in which a kind of server is a bus.
+pub(crate) trait Bus {
+    /// The server, to which the suite may do anything.
+    type Kind: Kind;
     /// What speaks to it.
     type Backend: Backend;
 
     /// Starts one that keeps what it confirmed over a restart.
-    async fn start() -> Self;
+    async fn start() -> Server<Self::Kind>;
     /// Speaks to it in a namespace.
-    fn backend(&self, namespace: &str) -> Self::Backend;
-    /// Ends it at once.
-    fn kill(&mut self);
-    /// Starts it again with what it had.
-    async fn restart(&mut self);
-    /// Stops it without closing anything.
-    fn freeze(&self);
-    /// Lets it go on.
-    fn thaw(&self);
+    fn backend(server: &Server<Self::Kind>, namespace: &str) -> Self::Backend;
     /// Puts an entry on the bus as somebody else would, in namespace `default`.
-    async fn put(&self, fields: &[(&str, &str)]);
+    async fn put(server: &Server<Self::Kind>, fields: &[(&str, &str)]);
 }
 
-/// A server whose bus keeps one order.
-pub(crate) trait OrderedServer: Server {
+/// One that keeps one order.
+pub(crate) trait OrderedBus: Bus {
     /// Empties it while it runs: the log is gone.
-    async fn flush(&self);
+    async fn flush(server: &Server<Self::Kind>);
     /// Removes the oldest of the log in namespace `default`, until this many entries are left.
-    async fn trim(&self, left: usize);
+    async fn trim(server: &Server<Self::Kind>, left: usize);
+}
+
+/// Fields for [`Bus::put`] as a bus that keeps nothing carries them: members of one object.
+pub(crate) fn as_message(fields: &[(&str, &str)]) -> String {
+    let members: serde_json::Map<_, _> = fields
+        .iter()
+        .map(|(name, text)| {
+            let number = text.parse::<u64>().map(serde_json::Value::from);
+            ((*name).to_owned(), number.unwrap_or_else(|_| (*text).into()))
+        })
+        .collect();
+    serde_json::json!({ "sidewire": members }).to_string()
 }
 
 /// A parcel with an event whose data is a number.
@@ -107,9 +114,9 @@ fn sender(content: &Content) -> (u64, u64) {
     }
 }
 
-pub(crate) async fn sends_arrive_in_order<S: Server>() {
-    let server = S::start().await;
-    let backend = server.backend("default");
+pub(crate) async fn sends_arrive_in_order<B: Bus>() {
+    let server = B::start().await;
+    let backend = B::backend(&server, "default");
     let (mut one, mut two) = (open(&backend, None).await, open(&backend, None).await);
     for batch in 0..20 {
         let parcels: Vec<Parcel> = (0..25).map(|index| numbered(1, batch * 25 + index + 1)).collect();
@@ -120,9 +127,9 @@ pub(crate) async fn sends_arrive_in_order<S: Server>() {
     assert_eq!(senders(&mut two, 500).await, expected);
 }
 
-pub(crate) async fn every_field_arrives<S: Server>() {
-    let server = S::start().await;
-    let backend = server.backend("default");
+pub(crate) async fn every_field_arrives<B: Bus>() {
+    let server = B::start().await;
+    let backend = B::backend(&server, "default");
     let mut link = open(&backend, None).await;
     let channel = Channel::parse("job.7").unwrap();
     let full = Event {
@@ -157,9 +164,9 @@ pub(crate) async fn every_field_arrives<S: Server>() {
     }
 }
 
-pub(crate) async fn large_events_arrive<S: Server>() {
-    let server = S::start().await;
-    let backend = server.backend("default");
+pub(crate) async fn large_events_arrive<B: Bus>() {
+    let server = B::start().await;
+    let backend = B::backend(&server, "default");
     let mut link = open(&backend, None).await;
     let size = link.sender.max_event_bytes().min(900 << 10);
     for number in 1..=8 {
@@ -173,9 +180,9 @@ pub(crate) async fn large_events_arrive<S: Server>() {
     }
 }
 
-pub(crate) async fn probes_come_back<S: Server>() {
-    let server = S::start().await;
-    let backend = server.backend("default");
+pub(crate) async fn probes_come_back<B: Bus>() {
+    let server = B::start().await;
+    let backend = B::backend(&server, "default");
     let (mut one, mut two) = (open(&backend, None).await, open(&backend, None).await);
     send(&mut one, &[Parcel::Probe { origin: Origin(5), number: 9 }]).await;
     for link in [&mut one, &mut two] {
@@ -184,10 +191,10 @@ pub(crate) async fn probes_come_back<S: Server>() {
     }
 }
 
-pub(crate) async fn namespaces_are_apart<S: Server>() {
-    let server = S::start().await;
+pub(crate) async fn namespaces_are_apart<B: Bus>() {
+    let server = B::start().await;
     let (mut one, mut two) =
-        (open(&server.backend("default"), None).await, open(&server.backend("other"), None).await);
+        (open(&B::backend(&server, "default"), None).await, open(&B::backend(&server, "other"), None).await);
     send(&mut one, &[numbered(1, 1), Parcel::Probe { origin: Origin(1), number: 1 }]).await;
     send(&mut two, &[numbered(2, 1), Parcel::Probe { origin: Origin(2), number: 1 }]).await;
     send(&mut one, &[numbered(1, 2)]).await;
@@ -201,12 +208,12 @@ pub(crate) async fn namespaces_are_apart<S: Server>() {
     assert!(take(&mut two, 3, mine).await.iter().all(|arrival| is_from(&arrival.content, 2)));
 }
 
-pub(crate) async fn what_cannot_be_read_is_told<S: Server>() {
-    let server = S::start().await;
-    let backend = server.backend("default");
+pub(crate) async fn what_cannot_be_read_is_told<B: Bus>() {
+    let server = B::start().await;
+    let backend = B::backend(&server, "default");
     let mut link = open(&backend, None).await;
-    server.put(&[("v", "2"), ("colour", "blue")]).await;
-    server.put(&[("v", "1"), ("id", "x")]).await;
+    B::put(&server, &[("v", "2"), ("colour", "blue")]).await;
+    B::put(&server, &[("v", "1"), ("id", "x")]).await;
     send(&mut link, &[numbered(1, 1)]).await;
     let arrivals = take(&mut link, 3, |content| !matches!(content, Content::Epoch(_))).await;
     assert!(matches!(arrivals[0].content, Content::Newer(2)), "{arrivals:?}");
@@ -214,9 +221,9 @@ pub(crate) async fn what_cannot_be_read_is_told<S: Server>() {
     assert_eq!(sender(&arrivals[2].content), (1, 1));
 }
 
-pub(crate) async fn a_killed_server_is_noticed_at_once<S: Server>() {
-    let mut server = S::start().await;
-    let backend = server.backend("default");
+pub(crate) async fn a_killed_server_is_noticed_at_once<B: Bus>() {
+    let mut server = B::start().await;
+    let backend = B::backend(&server, "default");
     let mut link = open(&backend, None).await;
     send(&mut link, &[numbered(1, 1)]).await;
     server.kill();
@@ -232,15 +239,15 @@ pub(crate) async fn a_killed_server_is_noticed_at_once<S: Server>() {
     let error = within("a refusal", backend.open(None)).await.map(|_| ()).unwrap_err();
     assert!(matches!(error, LinkError::Away(_)), "{error:?}");
     assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
-    server.restart().await;
+    server.start_again().await;
     let mut link = open(&backend, None).await;
     send(&mut link, &[numbered(1, 2)]).await;
     while !senders(&mut link, 1).await.contains(&(1, 2)) {}
 }
 
-pub(crate) async fn a_frozen_server_is_noticed<S: Server>() {
-    let server = S::start().await;
-    let backend = server.backend("default");
+pub(crate) async fn a_frozen_server_is_noticed<B: Bus>() {
+    let server = B::start().await;
+    let backend = B::backend(&server, "default");
     let mut link = open(&backend, None).await;
     send(&mut link, &[numbered(1, 1)]).await;
     senders(&mut link, 1).await;
@@ -261,9 +268,9 @@ pub(crate) async fn a_frozen_server_is_noticed<S: Server>() {
     send(&mut link, &[numbered(1, 2)]).await;
 }
 
-pub(crate) async fn positions_grow_and_are_the_same_for_all<S: OrderedServer>() {
-    let server = S::start().await;
-    let backend = server.backend("default");
+pub(crate) async fn positions_grow_and_are_the_same_for_all<B: OrderedBus>() {
+    let server = B::start().await;
+    let backend = B::backend(&server, "default");
     let (mut one, mut two) = (open(&backend, None).await, open(&backend, None).await);
     assert_eq!(one.epoch, two.epoch);
     let batches = |origin: u64| {
@@ -293,9 +300,9 @@ pub(crate) async fn positions_grow_and_are_the_same_for_all<S: OrderedServer>() 
     }
 }
 
-pub(crate) async fn a_tail_continues_where_it_stood<S: OrderedServer>() {
-    let mut server = S::start().await;
-    let backend = server.backend("default");
+pub(crate) async fn a_tail_continues_where_it_stood<B: OrderedBus>() {
+    let mut server = B::start().await;
+    let backend = B::backend(&server, "default");
     let mut link = open(&backend, None).await;
     assert!(matches!(link.start, Start::Anew { .. } | Start::Now), "{:?}", link.start);
     let parcels: Vec<Parcel> = (1..=10).map(|number| numbered(1, number)).collect();
@@ -315,7 +322,7 @@ pub(crate) async fn a_tail_continues_where_it_stood<S: OrderedServer>() {
     }
     // And so it does after a restart of the server.
     server.kill();
-    server.restart().await;
+    server.start_again().await;
     let known = (link.epoch, arrivals[4].position.unwrap());
     let mut again = open(&backend, Some(known)).await;
     assert_eq!((again.start, again.epoch), (Start::Continues, link.epoch));
@@ -323,9 +330,9 @@ pub(crate) async fn a_tail_continues_where_it_stood<S: OrderedServer>() {
     assert_eq!(next[0].position, arrivals[5].position);
 }
 
-pub(crate) async fn a_node_that_joins_gets_all_there_is<S: OrderedServer>() {
-    let server = S::start().await;
-    let backend = server.backend("default");
+pub(crate) async fn a_node_that_joins_gets_all_there_is<B: OrderedBus>() {
+    let server = B::start().await;
+    let backend = B::backend(&server, "default");
     let mut link = open(&backend, None).await;
     send(&mut link, &[numbered(1, 1), numbered(1, 2)]).await;
     let mut joining = open(&backend, None).await;
@@ -337,15 +344,15 @@ pub(crate) async fn a_node_that_joins_gets_all_there_is<S: OrderedServer>() {
     assert_eq!((stranger.start, stranger.epoch), (Start::Anew { after }, link.epoch));
 }
 
-pub(crate) async fn what_was_trimmed_is_a_gap<S: OrderedServer>() {
-    let server = S::start().await;
-    let backend = server.backend("default");
+pub(crate) async fn what_was_trimmed_is_a_gap<B: OrderedBus>() {
+    let server = B::start().await;
+    let backend = B::backend(&server, "default");
     let mut link = open(&backend, None).await;
     let parcels: Vec<Parcel> = (1..=10).map(|number| numbered(1, number)).collect();
     send(&mut link, &parcels).await;
     let positions: Vec<Position> =
         take(&mut link, 10, is_event).await.iter().map(|arrival| arrival.position.unwrap()).collect();
-    server.trim(3).await;
+    B::trim(&server, 3).await;
     let mut late = open(&backend, Some((link.epoch, positions[2]))).await;
     let Start::Gap { up_to } = late.start else { panic!("{:?}", late.start) };
     assert!(up_to >= positions[6] && up_to < positions[7], "{up_to:?} {positions:?}");
@@ -354,20 +361,20 @@ pub(crate) async fn what_was_trimmed_is_a_gap<S: OrderedServer>() {
     assert_eq!(rest.iter().map(|arrival| arrival.position.unwrap()).collect::<Vec<_>>(), positions[7..]);
     let there = open(&backend, Some((link.epoch, positions[8]))).await;
     assert_eq!(there.start, Start::Continues);
-    server.trim(0).await;
+    B::trim(&server, 0).await;
     let all = open(&backend, Some((link.epoch, positions[9]))).await;
     assert_eq!(all.start, Start::Continues, "nothing followed that is gone");
     let late = open(&backend, Some((link.epoch, positions[2]))).await;
     assert!(matches!(late.start, Start::Gap { up_to } if up_to >= positions[9]), "{:?}", late.start);
 }
 
-pub(crate) async fn a_lost_log_is_begun_anew_once<S: OrderedServer>() {
-    let server = S::start().await;
-    let backend = server.backend("default");
+pub(crate) async fn a_lost_log_is_begun_anew_once<B: OrderedBus>() {
+    let server = B::start().await;
+    let backend = B::backend(&server, "default");
     let mut link = open(&backend, None).await;
     send(&mut link, &[numbered(1, 1), numbered(1, 2)]).await;
     let last = take(&mut link, 2, is_event).await[1].position.unwrap();
-    server.flush().await;
+    B::flush(&server).await;
     let gone =
         eventually("the loss is noticed", async || link.sender.send(&[numbered(1, 3)]).await.err()).await;
     assert!(matches!(gone.error, SendError::Gone(_)), "{gone:?}");
@@ -385,28 +392,28 @@ pub(crate) async fn a_lost_log_is_begun_anew_once<S: OrderedServer>() {
     assert_eq!(senders(&mut two, 2).await, [(1, 3), (2, 1)]);
 }
 
-/// Tests of a server whose bus keeps no order.
+/// Tests of a bus that keeps no order.
 macro_rules! conformance {
-    ($server:ty) => {
-        $crate::conformance::conformance!(@tests $server:
+    ($bus:ty) => {
+        $crate::conformance::conformance!(@tests $bus:
             sends_arrive_in_order, every_field_arrives, large_events_arrive, probes_come_back,
             namespaces_are_apart, what_cannot_be_read_is_told, a_killed_server_is_noticed_at_once,
             a_frozen_server_is_noticed);
     };
-    (@tests $server:ty: $($test:ident),* $(,)?) => {
+    (@tests $bus:ty: $($test:ident),* $(,)?) => {
         $(#[tokio::test]
         async fn $test() {
-            $crate::conformance::$test::<$server>().await;
+            $crate::conformance::$test::<$bus>().await;
         })*
     };
 }
 pub(crate) use conformance;
 
-/// Tests of a server whose bus keeps one order.
+/// Tests of a bus that keeps one order.
 macro_rules! ordered_conformance {
-    ($server:ty) => {
-        $crate::conformance::conformance!($server);
-        $crate::conformance::conformance!(@tests $server:
+    ($bus:ty) => {
+        $crate::conformance::conformance!($bus);
+        $crate::conformance::conformance!(@tests $bus:
             positions_grow_and_are_the_same_for_all, a_tail_continues_where_it_stood,
             a_node_that_joins_gets_all_there_is, what_was_trimmed_is_a_gap, a_lost_log_is_begun_anew_once);
     };

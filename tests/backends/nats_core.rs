@@ -1,51 +1,29 @@
 //! Plain NATS subjects.
 
-use crate::conformance::{Server, conformance, is_event, numbered, open, send, senders, take};
-use crate::nats_servers::{NatsServer, NatsSetup, core, settle};
+use crate::conformance::{Bus, as_message, conformance, is_event, numbered, open, send, senders, take};
+use crate::nats_servers::{Nats, NatsServer, NatsSetup, core, settle};
 use crate::servers::wait::within;
 use futures_util::StreamExt as _;
 use sidewire::bus::backend::{Content, LinkError, Tail as _};
 use sidewire::bus::nats::Core;
 use sidewire::event::{Channel, Data, Event};
 
-struct OnCore(NatsServer);
+struct OnCore;
 
-impl Server for OnCore {
+impl Bus for OnCore {
+    type Kind = Nats;
     type Backend = Core;
 
-    async fn start() -> Self {
-        Self(NatsServer::start().await)
+    async fn start() -> NatsServer {
+        NatsServer::start().await
     }
 
-    fn backend(&self, namespace: &str) -> Core {
-        core(&format!("url = '{}'\nmode = 'core'\nnamespace = '{namespace}'", self.0.url()))
+    fn backend(server: &NatsServer, namespace: &str) -> Core {
+        core(&format!("url = '{}'\nmode = 'core'\nnamespace = '{namespace}'", server.url()))
     }
 
-    fn kill(&mut self) {
-        self.0.kill();
-    }
-
-    async fn restart(&mut self) {
-        self.0.start_again().await;
-    }
-
-    fn freeze(&self) {
-        self.0.freeze();
-    }
-
-    fn thaw(&self) {
-        self.0.thaw();
-    }
-
-    async fn put(&self, fields: &[(&str, &str)]) {
-        let members: serde_json::Map<_, _> = fields
-            .iter()
-            .map(|(name, text)| {
-                let number = text.parse::<u64>().map(serde_json::Value::from);
-                ((*name).to_owned(), number.unwrap_or_else(|_| (*text).into()))
-            })
-            .collect();
-        put(&self.0, "job.7", &serde_json::json!({ "sidewire": members }).to_string()).await;
+    async fn put(server: &NatsServer, fields: &[(&str, &str)]) {
+        put(server, "job.7", &as_message(fields)).await;
     }
 }
 

@@ -1,9 +1,9 @@
 //! JetStream: what every backend must do, and what is on it.
 
 use crate::conformance::{
-    OrderedServer, Server, is_event, numbered, open, ordered_conformance, send, senders, take,
+    Bus, OrderedBus, is_event, numbered, open, ordered_conformance, send, senders, take,
 };
-use crate::nats_servers::{NatsCluster, NatsServer, NatsSetup, free_port, jetstream, settle};
+use crate::nats_servers::{Nats, NatsCluster, NatsServer, NatsSetup, free_port, jetstream, settle};
 use crate::servers::wait::{eventually, within};
 use futures_util::StreamExt as _;
 use sidewire::bus::backend::{
@@ -17,54 +17,39 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 pub(crate) const STREAM: &str = "SIDEWIRE_default";
 
-struct OnJetStream(NatsServer);
+struct OnJetStream;
 
-impl Server for OnJetStream {
+impl Bus for OnJetStream {
+    type Kind = Nats;
     type Backend = JetStream;
 
-    async fn start() -> Self {
-        Self(NatsServer::start().await)
+    async fn start() -> NatsServer {
+        NatsServer::start().await
     }
 
-    fn backend(&self, namespace: &str) -> JetStream {
-        jetstream(&format!("url = '{}'\nnamespace = '{namespace}'", self.0.url()))
+    fn backend(server: &NatsServer, namespace: &str) -> JetStream {
+        jetstream(&format!("url = '{}'\nnamespace = '{namespace}'", server.url()))
     }
 
-    fn kill(&mut self) {
-        self.0.kill();
-    }
-
-    async fn restart(&mut self) {
-        self.0.start_again().await;
-    }
-
-    fn freeze(&self) {
-        self.0.freeze();
-    }
-
-    fn thaw(&self) {
-        self.0.thaw();
-    }
-
-    async fn put(&self, fields: &[(&str, &str)]) {
+    async fn put(server: &NatsServer, fields: &[(&str, &str)]) {
         let mut headers = async_nats::HeaderMap::new();
         for (name, text) in fields {
             let (first, rest) = name.split_at(1);
             headers.insert(format!("Sidewire-{}{rest}", first.to_uppercase()), *text);
         }
-        let context = self.0.jetstream().await;
+        let context = server.jetstream().await;
         let sent = context.publish_with_headers("sidewire.default.ev.job.7", headers, "".into()).await;
         sent.unwrap().await.unwrap();
     }
 }
 
-impl OrderedServer for OnJetStream {
-    async fn flush(&self) {
-        self.0.jetstream().await.delete_stream(STREAM).await.unwrap();
+impl OrderedBus for OnJetStream {
+    async fn flush(server: &NatsServer) {
+        server.jetstream().await.delete_stream(STREAM).await.unwrap();
     }
 
-    async fn trim(&self, left: usize) {
-        let stream = self.0.jetstream().await.get_stream(STREAM).await.unwrap();
+    async fn trim(server: &NatsServer, left: usize) {
+        let stream = server.jetstream().await.get_stream(STREAM).await.unwrap();
         match left {
             0 => stream.purge().await.unwrap(),
             left => stream.purge().keep(left as u64).await.unwrap(),

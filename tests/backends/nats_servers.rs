@@ -1,6 +1,6 @@
 //! NATS servers of a test's own, and the backends that the configuration makes for them.
 
-pub(crate) use crate::servers::{Certificates, NatsCluster, NatsServer, NatsSetup, free_port};
+pub(crate) use crate::servers::{Certificates, Nats, NatsCluster, NatsServer, NatsSetup, free_port};
 
 use crate::servers::wait;
 use futures_util::StreamExt as _;

@@ -1,7 +1,7 @@
 //! Redis channels.
 
-use crate::conformance::{Server, conformance, is_event, numbered, open, send, take};
-use crate::servers::{RedisCluster, RedisServer, RedisSetup};
+use crate::conformance::{Bus, as_message, conformance, is_event, numbered, open, send, take};
+use crate::servers::{Redis, RedisCluster, RedisServer, RedisSetup};
 use sidewire::bus::backend::{Backend as _, Content, LinkError, Start};
 use sidewire::bus::redis::RedisPubSub;
 use sidewire::config::{Config, Sources};
@@ -16,48 +16,27 @@ fn channels(bus: &str) -> RedisPubSub {
     RedisPubSub::new(redis_options(&config.bus).unwrap(), &patterns)
 }
 
-/// A server whose channels are the bus.
-struct Channels(RedisServer);
+/// The channels of a server.
+struct OnChannels;
 
-impl Server for Channels {
+impl Bus for OnChannels {
+    type Kind = Redis;
     type Backend = RedisPubSub;
 
-    async fn start() -> Self {
-        Self(RedisSetup::new().append_only().start().await)
+    async fn start() -> RedisServer {
+        RedisSetup::new().append_only().start().await
     }
 
-    fn backend(&self, namespace: &str) -> RedisPubSub {
-        channels(&format!("url = '{}'\nnamespace = '{namespace}'", self.0.url()))
+    fn backend(server: &RedisServer, namespace: &str) -> RedisPubSub {
+        channels(&format!("url = '{}'\nnamespace = '{namespace}'", server.url()))
     }
 
-    fn kill(&mut self) {
-        self.0.kill();
-    }
-
-    async fn restart(&mut self) {
-        self.0.start_again().await;
-    }
-
-    fn freeze(&self) {
-        self.0.freeze();
-    }
-
-    fn thaw(&self) {
-        self.0.thaw();
-    }
-
-    async fn put(&self, fields: &[(&str, &str)]) {
-        let mut ours = serde_json::Map::new();
-        for (name, text) in fields {
-            let value = text.parse::<u64>().map_or_else(|_| (*text).into(), serde_json::Value::from);
-            ours.insert((*name).into(), value);
-        }
-        let message = serde_json::json!({ "sidewire": ours }).to_string();
-        self.0.command::<redis::Value>(&["PUBLISH", "job.7", &message]).await;
+    async fn put(server: &RedisServer, fields: &[(&str, &str)]) {
+        server.command::<redis::Value>(&["PUBLISH", "job.7", &as_message(fields)]).await;
     }
 }
 
-conformance!(Channels);
+conformance!(OnChannels);
 
 fn events(arrivals: Vec<sidewire::bus::backend::Arrival>) -> Vec<Event> {
     arrivals

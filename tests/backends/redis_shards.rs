@@ -1,7 +1,7 @@
 //! One of several Redis streams of a namespace: it must do what one that is alone does.
 
-use crate::conformance::{OrderedServer, Server, numbered, open, ordered_conformance, send, senders};
-use crate::servers::{RedisCluster, RedisServer};
+use crate::conformance::{Bus, OrderedBus, numbered, open, ordered_conformance, send, senders};
+use crate::servers::{Redis, RedisCluster, RedisServer, RedisSetup};
 use sidewire::bus::redis::RedisStream;
 use sidewire::config::{Config, Sources};
 use sidewire::sidecar::redis_options;
@@ -21,55 +21,40 @@ fn streams(bus: &str) -> Vec<RedisStream> {
     redis_options(&config.bus).unwrap().shards(SHARDS).into_iter().map(RedisStream::new).collect()
 }
 
-/// A server on which the suite speaks to one of several streams.
-struct OneOfFour(RedisServer);
+/// One of several streams of a server.
+struct OnOneOfFour;
 
-impl Server for OneOfFour {
+impl Bus for OnOneOfFour {
+    type Kind = Redis;
     type Backend = RedisStream;
 
-    async fn start() -> Self {
-        Self(<RedisServer as Server>::start().await)
+    async fn start() -> RedisServer {
+        RedisSetup::new().append_only().start().await
     }
 
-    fn backend(&self, namespace: &str) -> RedisStream {
-        streams(&format!("url = '{}'\nnamespace = '{namespace}'", self.0.url())).swap_remove(SHARD)
+    fn backend(server: &RedisServer, namespace: &str) -> RedisStream {
+        streams(&format!("url = '{}'\nnamespace = '{namespace}'", server.url())).swap_remove(SHARD)
     }
 
-    fn kill(&mut self) {
-        self.0.kill();
-    }
-
-    async fn restart(&mut self) {
-        self.0.start_again().await;
-    }
-
-    fn freeze(&self) {
-        self.0.freeze();
-    }
-
-    fn thaw(&self) {
-        self.0.thaw();
-    }
-
-    async fn put(&self, fields: &[(&str, &str)]) {
+    async fn put(server: &RedisServer, fields: &[(&str, &str)]) {
         let key = key(SHARD);
         let mut command = vec!["XADD", &key, "*"];
         command.extend(fields.iter().flat_map(|(name, text)| [*name, *text]));
-        self.0.command::<()>(&command).await;
+        server.command::<()>(&command).await;
     }
 }
 
-impl OrderedServer for OneOfFour {
-    async fn flush(&self) {
-        self.0.command::<()>(&["FLUSHALL"]).await;
+impl OrderedBus for OnOneOfFour {
+    async fn flush(server: &RedisServer) {
+        server.command::<()>(&["FLUSHALL"]).await;
     }
 
-    async fn trim(&self, left: usize) {
-        self.0.command::<()>(&["XTRIM", &key(SHARD), "MAXLEN", &left.to_string()]).await;
+    async fn trim(server: &RedisServer, left: usize) {
+        server.command::<()>(&["XTRIM", &key(SHARD), "MAXLEN", &left.to_string()]).await;
     }
 }
 
-ordered_conformance!(OneOfFour);
+ordered_conformance!(OnOneOfFour);
 
 #[tokio::test]
 async fn the_streams_of_a_cluster_are_on_its_masters_and_each_is_its_own() {

@@ -1,10 +1,10 @@
 //! Redis streams.
 
 use crate::conformance::{
-    OrderedServer, Server, is_event, numbered, open, ordered_conformance, send, senders, take,
+    Bus, OrderedBus, is_event, numbered, open, ordered_conformance, send, senders, take,
 };
 use crate::servers::wait::{eventually, within};
-use crate::servers::{Certificates, Flow, Proxy, RedisCluster, RedisServer, RedisSetup, Sentinels};
+use crate::servers::{Certificates, Flow, Proxy, Redis, RedisCluster, RedisServer, RedisSetup, Sentinels};
 use sidewire::bus::backend::{
     Backend as _, Content, LinkError, Parcel, SendError, Sender as _, Start, Tail as _,
 };
@@ -22,56 +22,44 @@ fn stream(bus: &str) -> RedisStream {
     RedisStream::new(redis_options(&config.bus).unwrap())
 }
 
-impl Server for RedisServer {
+/// The stream of a server.
+struct OnStream;
+
+impl Bus for OnStream {
+    type Kind = Redis;
     type Backend = RedisStream;
 
-    async fn start() -> Self {
+    async fn start() -> RedisServer {
         RedisSetup::new().append_only().start().await
     }
 
-    fn backend(&self, namespace: &str) -> RedisStream {
-        stream(&format!("url = '{}'\nnamespace = '{namespace}'", self.url()))
+    fn backend(server: &RedisServer, namespace: &str) -> RedisStream {
+        stream(&format!("url = '{}'\nnamespace = '{namespace}'", server.url()))
     }
 
-    fn kill(&mut self) {
-        self.kill();
-    }
-
-    async fn restart(&mut self) {
-        self.start_again().await;
-    }
-
-    fn freeze(&self) {
-        self.freeze();
-    }
-
-    fn thaw(&self) {
-        self.thaw();
-    }
-
-    async fn put(&self, fields: &[(&str, &str)]) {
+    async fn put(server: &RedisServer, fields: &[(&str, &str)]) {
         let mut command = vec!["XADD", EVENTS, "*"];
         command.extend(fields.iter().flat_map(|(name, text)| [*name, *text]));
-        self.command::<()>(&command).await;
+        server.command::<()>(&command).await;
     }
 }
 
-impl OrderedServer for RedisServer {
-    async fn flush(&self) {
-        self.command::<()>(&["FLUSHALL"]).await;
+impl OrderedBus for OnStream {
+    async fn flush(server: &RedisServer) {
+        server.command::<()>(&["FLUSHALL"]).await;
     }
 
-    async fn trim(&self, left: usize) {
-        self.command::<()>(&["XTRIM", EVENTS, "MAXLEN", &left.to_string()]).await;
+    async fn trim(server: &RedisServer, left: usize) {
+        server.command::<()>(&["XTRIM", EVENTS, "MAXLEN", &left.to_string()]).await;
     }
 }
 
-ordered_conformance!(RedisServer);
+ordered_conformance!(OnStream);
 
 #[tokio::test]
 async fn a_tail_that_runs_learns_of_a_new_epoch() {
-    let server = <RedisServer as Server>::start().await;
-    let backend = server.backend("default");
+    let server = OnStream::start().await;
+    let backend = OnStream::backend(&server, "default");
     let mut link = open(&backend, None).await;
     send(&mut link, &[numbered(1, 1)]).await;
     let last = take(&mut link, 1, is_event).await[0].position.unwrap();
@@ -85,8 +73,8 @@ async fn a_tail_that_runs_learns_of_a_new_epoch() {
 
 #[tokio::test]
 async fn a_lost_end_of_the_log_begins_an_epoch_after_what_is_left() {
-    let server = <RedisServer as Server>::start().await;
-    let backend = server.backend("default");
+    let server = OnStream::start().await;
+    let backend = OnStream::backend(&server, "default");
     let mut link = open(&backend, None).await;
     let parcels: Vec<Parcel> = (1..=6).map(|number| numbered(1, number)).collect();
     for parcel in parcels {
@@ -129,21 +117,21 @@ async fn a_lost_end_of_the_log_begins_an_epoch_after_what_is_left() {
 
 #[tokio::test]
 async fn a_reader_that_was_overtaken_by_trimming_is_told() {
-    let server = <RedisServer as Server>::start().await;
-    let backend = server.backend("default");
+    let server = OnStream::start().await;
+    let backend = OnStream::backend(&server, "default");
     let mut link = open(&backend, None).await;
     send(&mut link, &[numbered(1, 1)]).await;
     senders(&mut link, 1).await;
     let parcels: Vec<Parcel> = (2..=400).map(|number| numbered(1, number)).collect();
     send(&mut link, &parcels).await;
-    server.trim(200).await;
+    OnStream::trim(&server, 200).await;
     let error = within("a refusal", link.tail.next(100)).await.unwrap_err();
     assert!(error.to_string().contains("trimmed"), "{error}");
 }
 
 #[tokio::test]
 async fn old_entries_are_trimmed_by_the_time_of_the_server() {
-    let server = <RedisServer as Server>::start().await;
+    let server = OnStream::start().await;
     let backend = stream(&format!("url = '{}'\nretention = '1s'", server.url()));
     let mut link = open(&backend, None).await;
     let old: Vec<Parcel> = (1..=500).map(|number| numbered(1, number)).collect();
@@ -159,8 +147,8 @@ async fn old_entries_are_trimmed_by_the_time_of_the_server() {
 
 #[tokio::test]
 async fn a_server_that_takes_nothing_refuses_all_of_a_batch() {
-    let server = <RedisServer as Server>::start().await;
-    let backend = server.backend("default");
+    let server = OnStream::start().await;
+    let backend = OnStream::backend(&server, "default");
     let mut link = open(&backend, None).await;
     server.command::<()>(&["CONFIG", "SET", "maxmemory", "1"]).await;
     let failure = link.sender.send(&[numbered(1, 1), numbered(1, 2)]).await.unwrap_err();
@@ -175,9 +163,9 @@ async fn a_server_that_takes_nothing_refuses_all_of_a_batch() {
 
 #[tokio::test]
 async fn a_key_that_is_something_else_is_refused() {
-    let server = <RedisServer as Server>::start().await;
+    let server = OnStream::start().await;
     server.command::<()>(&["SET", EVENTS, "x"]).await;
-    let error = server.backend("default").open(None).await.map(|_| ()).unwrap_err();
+    let error = OnStream::backend(&server, "default").open(None).await.map(|_| ()).unwrap_err();
     assert!(matches!(&error, LinkError::Refused(why) if why.contains("WRONGTYPE")), "{error:?}");
 }
 
@@ -283,7 +271,7 @@ async fn a_cluster_is_followed_when_the_slot_moves() {
 
 #[tokio::test]
 async fn a_frozen_read_is_noticed_while_sends_go_on() {
-    let server = <RedisServer as Server>::start().await;
+    let server = OnStream::start().await;
     let proxy = Proxy::start(server.address()).await;
     let mut link = open(&stream(&format!("url = 'redis://{}'", proxy.address())), None).await;
     send(&mut link, &[numbered(1, 1)]).await;
@@ -297,7 +285,7 @@ async fn a_frozen_read_is_noticed_while_sends_go_on() {
 
 #[tokio::test]
 async fn a_confirmation_that_is_lost_leaves_the_fate_open() {
-    let server = <RedisServer as Server>::start().await;
+    let server = OnStream::start().await;
     let proxy = Proxy::start(server.address()).await;
     let backend = stream(&format!("url = 'redis://{}'", proxy.address()));
     let mut link = open(&backend, None).await;
@@ -312,8 +300,8 @@ async fn a_confirmation_that_is_lost_leaves_the_fate_open() {
 
 #[tokio::test]
 async fn positions_grow_whatever_ids_there_are() {
-    let server = <RedisServer as Server>::start().await;
-    let backend = server.backend("default");
+    let server = OnStream::start().await;
+    let backend = OnStream::backend(&server, "default");
     let mut link = open(&backend, None).await;
     send(&mut link, &[numbered(1, 1)]).await;
     // From the year 2255, and from the end of time.
@@ -323,7 +311,7 @@ async fn positions_grow_whatever_ids_there_are() {
     let arrivals = take(&mut link, 4, |content| !matches!(content, Content::Epoch(_))).await;
     assert!(arrivals.is_sorted_by(|one, two| one.position < two.position), "{arrivals:?}");
     server.command::<()>(&["XADD", EVENTS, "18446744073709551615-18446744073709551615", "v", "2"]).await;
-    server.trim(0).await;
+    OnStream::trim(&server, 0).await;
     let known = (link.epoch, arrivals[3].position.unwrap());
     open(&backend, Some(known)).await;
     open(&backend, None).await;

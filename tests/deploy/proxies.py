@@ -6,6 +6,7 @@ restarted, and no client on any transport misses an event or gets one twice.
     tests/deploy/proxies.py SIDEWIRE
 """
 
+import collections
 import http.server
 import json
 import os
@@ -113,6 +114,17 @@ class Edge:
         status = int(head.split()[1])
         return status, unchunked(head, body)
 
+    def post(self, path, body):
+        """All of the answer, which may be nothing."""
+        with self.connect() as stream:
+            head = [f"POST {path} HTTP/1.1", f"Host: {NAME}:{self.port}", "Content-Type: application/json"]
+            head += [f"Content-Length: {len(body)}", "Connection: close", "", ""]
+            stream.sendall("\r\n".join(head).encode() + body)
+            try:
+                return read_all(stream)
+            except OSError:
+                return b""
+
 
 def read_all(stream):
     seen = b""
@@ -198,6 +210,59 @@ def check_address(start, directory):
     assert told[0]["origin"] == "https://app.example.com", told[0]
 
 
+class Closing:
+    """A node that is just stopping: it closes each connection when the request has come, as if the two had crossed."""
+
+    def __init__(self):
+        # By method.
+        self.met = collections.Counter()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self.listener.getsockname()[1]}"
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self):
+        while True:
+            try:
+                stream, _ = self.listener.accept()
+            except OSError:
+                return
+            with stream:
+                request = b""
+                while b"\r\n\r\n" not in request and (piece := stream.recv(65536)):
+                    request += piece
+                self.met[request.split(b" ")[0].decode()] += 1
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        # Wakes who waits in `accept`, which closing alone does not.
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+
+
+def check_crossed_request(start, directory, client):
+    """A request that met a closing connection goes to the next node, unless it is one that may not be sent twice."""
+    with Closing() as closing, start(directory, [closing.address, client]) as edge:
+
+        def poll():
+            polled.append(edge.get("/v1/poll?channel=a&timeout=0"))
+            return closing.met["GET"] >= 2
+
+        def publish():
+            published.append(edge.post("/v1/publish", b'{"channel":"a","data":1}'))
+            return closing.met["POST"] >= 1
+
+        polled, published = [], []
+        eventually("a GET meets the closing node", poll)
+        assert all(status == 200 for status, _ in polled), polled
+        eventually("a POST meets the closing node", publish)
+        # The other node is one on which clients do not publish.
+        answered = [answer for answer in published if answer]
+        assert all(answer.split()[1] == b"403" for answer in answered), answered
+        assert len(published) - len(answered) == closing.met["POST"], f"sent again: {published}"
+
+
 def check_rolling_restart(start, directory, sidewire):
     """Three nodes on one bus: each is stopped and started again once the one before is ready, twice, while events are
     published at all of them and clients on every transport follow."""
@@ -257,6 +322,7 @@ publish_timeout = "20s"
                 # Without a bus no node is ready, and clients are served all the same, also once every check has failed.
                 redis.end()
                 eventually("no node is ready", lambda: all(fetch(f"http://{node.admin}/readyz")[0] == 503 for node in nodes))
+                # The proxies' own clocks are what passes here: one checks every 500 ms, the others forget a failure after 1 s.
                 until = time.monotonic() + 2
                 while time.monotonic() < until:
                     status, body = edge.get("/v1/poll?channel=rolling&timeout=0")
@@ -344,12 +410,14 @@ def main():
                 with start(directory, [client]) as edge:
                     check_transports(edge, nodes[-1])
                     check_restart(edge, nodes[-1], restart)
+                check_crossed_request(start, directory, client)
+                with start(directory, [client]) as edge:
                     nodes[-1].end()
                     check_nobody(edge)
             finally:
                 nodes[-1].end()
             check_rolling_restart(start, directory, sidewire)
-        print(f"proxy {proxy.__name__}: TLS, WebSocket, SSE, stream, long-poll, addresses, restarts, three nodes, no node")
+        print(f"proxy {proxy.__name__}: TLS, WebSocket, SSE, stream, long-poll, addresses, restarts, crossed requests, three nodes, no node")
     print("proxies passed: 3")
 
 

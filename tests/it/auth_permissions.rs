@@ -1,8 +1,8 @@
 //! What a token allows, on every transport, and how it ends.
 
 use crate::support::{
-    PATIENCE, SseClient, SseItem, Subscription, TestSidecar, Tokens, Transport, WebSocketClient, in_seconds,
-    within,
+    PATIENCE, SseClient, SseItem, Subscription, TestSidecar, Tokens, Transport, WebSocketClient, eventually,
+    in_seconds, within,
 };
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -212,11 +212,10 @@ async fn an_expired_token_ends_every_transport_and_nothing_comes_after_it() {
     for transport in Transport::ALL {
         let query = format!("channel=a&token={token}");
         // Within the leeway a token still opens, for what is left of it.
-        let begin = Instant::now();
-        while status(&sidecar, transport, &query).await != 401 {
-            assert!(begin.elapsed() < PATIENCE, "{transport:?}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        eventually(&format!("{transport:?} refuses a token that has ended"), async || {
+            (status(&sidecar, transport, &query).await == 401).then_some(())
+        })
+        .await;
     }
     sidecar.publish(&json!({"channel": "a", "data": 1})).await;
     assert_eq!(renewed.next_event().await["data"], 1, "with a fresh token it goes on");

@@ -1,18 +1,9 @@
 //! WebSocket frames that break RFC 6455 or a limit: closed with the code that says why, in bounded memory.
 
-use crate::support::{Connection, TestSidecar, upgrade_request, within};
+use crate::support::frame::{BINARY, CLOSE, CONTINUATION, FINAL, MASKED, PING, PONG, TEXT};
+use crate::support::{Connection, Frame, TestSidecar, upgrade_request, within};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-
-const TEXT: u8 = 1;
-const BINARY: u8 = 2;
-const CLOSE: u8 = 8;
-const PING: u8 = 9;
-const PONG: u8 = 10;
-const CONTINUATION: u8 = 0;
-
-const FINAL: u8 = 0x80;
-const MASKED: u8 = 0x80;
+use tokio::io::{AsyncWriteExt as _, BufReader};
 
 /// A masked frame as a client must send it. `first` is the opcode with the bits above it.
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
@@ -62,21 +53,12 @@ impl Raw {
     /// The next frame: opcode and payload; `None` when the connection has ended.
     async fn next(&mut self) -> Option<(u8, String)> {
         within("a frame or the end", async {
-            let mut header = [0; 2];
-            self.stream.read_exact(&mut header).await.ok()?;
-            assert_eq!(header[0] & 0x70, 0, "no reserved bit: no extension was agreed on");
-            assert_eq!(header[1] & MASKED, 0, "a server does not mask");
-            let length = match header[1] {
-                126 => usize::from(self.stream.read_u16().await.ok()?),
-                short => usize::from(short),
+            let frame = Frame::read(&mut self.stream).await.ok()?;
+            let text = match frame.close_code() {
+                Some(code) => code.to_string(),
+                None => String::from_utf8_lossy(&frame.payload).into_owned(),
             };
-            let mut payload = vec![0; length];
-            self.stream.read_exact(&mut payload).await.ok()?;
-            let opcode = header[0] & 15;
-            if opcode == CLOSE && length >= 2 {
-                return Some((CLOSE, u16::from_be_bytes([payload[0], payload[1]]).to_string()));
-            }
-            Some((opcode, String::from_utf8_lossy(&payload).into_owned()))
+            Some((frame.opcode, text))
         })
         .await
     }

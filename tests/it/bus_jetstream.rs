@@ -1,24 +1,20 @@
-//! JetStream while many publish: its consumers are taken away, its stream gets another leader, entries come again.
+//! JetStream while many publish: its consumers are taken away, its stream gets another leader, it starts again.
 
-use crate::servers::{NatsCluster, NatsSetup};
+use crate::servers::NatsCluster;
 use crate::support::{
-    BusKind, Fleet, Publishers, RunningPublishers, TestSidecar, Watcher, bus_config_at, eventually,
+    BusKind, Fleet, Publishers, RunningPublishers, TestSidecar, Watcher, eventually, two_nodes_at,
 };
 use futures_util::StreamExt as _;
-use serde_json::json;
 
 const STREAM: &str = "SIDEWIRE_default";
+/// What is published on.
+const LOAD: &str = "channel=load.%3E";
 
 /// Publishers on every node, and a client of each.
 async fn busy(nodes: &[TestSidecar]) -> (Vec<RunningPublishers>, Vec<Watcher>) {
-    let (mut load, mut watchers) = (Vec::new(), Vec::new());
-    for (at, node) in nodes.iter().enumerate() {
-        let who = format!("the client of node {at}");
-        watchers.push(Watcher::start(&who, node.whereabouts(), "channel=load.%3E").await);
-        let name = format!("load.{at}");
-        let publishers = Publishers { name, count: 5, per_second: 200, node_is_killed: false };
-        load.push(publishers.start(node.whereabouts()));
-    }
+    let watchers = Watcher::start_on_each(nodes, LOAD).await;
+    let load = Publishers { name: "load".to_owned(), count: 5, per_second: 200, node_is_killed: false }
+        .start_on_each(nodes);
     for running in &load {
         running.go_on_for(50).await;
     }
@@ -27,18 +23,15 @@ async fn busy(nodes: &[TestSidecar]) -> (Vec<RunningPublishers>, Vec<Watcher>) {
 
 /// Every event on every client, once and in the order of its publisher.
 async fn nothing_is_missed_or_doubled(load: Vec<RunningPublishers>, watchers: &[Watcher]) -> u64 {
-    let mut channels = Vec::new();
-    for running in load {
+    for running in &load {
         running.go_on_for(50).await;
-        channels.extend(running.stop().await.channels);
     }
-    let total = channels.iter().map(|(_, count)| count).sum();
+    let published = RunningPublishers::stop_all(load).await;
     for watcher in watchers {
-        watcher.sees(total as usize).await;
-        watcher.check(&channels);
+        watcher.sees_exactly(&published.channels).await;
         assert_eq!(watcher.resumes().len(), 1, "nobody is told of a loss, as there was none");
     }
-    total
+    published.total()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -61,20 +54,13 @@ async fn consumers_are_deleted_while_many_publish() {
         load[round % 2].go_on_for(100).await;
     }
     let total = nothing_is_missed_or_doubled(load, &watchers).await;
-    fleet.agree_on("channel=load.%3E", total as usize).await;
+    fleet.agree_on(LOAD, total as usize).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_stream_gets_another_leader_while_many_publish() {
     let cluster = NatsCluster::start().await;
-    let config = bus_config_at(&cluster.url(), "jetstream", "replicas = 3", "");
-    let mut nodes = Vec::new();
-    for _ in 0..2 {
-        nodes.push(TestSidecar::with_config(&config).await);
-    }
-    for node in &nodes {
-        node.publish_until("published", "ready").await;
-    }
+    let nodes = two_nodes_at(&cluster.url(), "jetstream", "replicas = 3").await;
     let (load, watchers) = busy(&nodes).await;
     for round in 0..3 {
         cluster.another_leader(STREAM).await;
@@ -94,67 +80,5 @@ async fn the_server_starts_again_with_its_stream_again_and_again() {
         load[round % 2].go_on_for(100).await;
     }
     let total = nothing_is_missed_or_doubled(load, &watchers).await;
-    fleet.agree_on("channel=load.%3E", total as usize).await;
-}
-
-/// As from a sender that did not know, after the server itself has forgotten what it has.
-#[tokio::test]
-async fn messages_that_come_again_are_dropped_and_counted() {
-    let fleet = Fleet::start(BusKind::JetStream, 2).await;
-    let watcher = Watcher::start("a client", fleet.nodes[1].whereabouts(), "channel=again").await;
-    fleet.nodes[0].publish_numbers("again", 0..20).await;
-    fleet.agree_on("channel=again", 20).await;
-    let jetstream = fleet.server.nats().jetstream().await;
-    let stream = jetstream.get_stream(STREAM).await.expect("it is there");
-    let last = stream.cached_info().state.last_sequence;
-    let mut repeated = 0;
-    for sequence in (1..=last).rev() {
-        let Ok(message) = stream.get_raw_message(sequence).await else { continue };
-        if !message.subject.ends_with(".ev.again") {
-            continue;
-        }
-        let mut headers = message.headers.clone();
-        headers.insert("Nats-Msg-Id", format!("again-{sequence}"));
-        let sent = jetstream.publish_with_headers(message.subject, headers, message.payload).await;
-        sent.expect("it is sent").await.expect("it is stored once more");
-        repeated += 1;
-    }
-    assert_eq!(repeated, 20);
-    fleet.nodes[0].publish_numbers("again", 20..25).await;
-    let kept = fleet.agree_on("channel=again", 25).await;
-    assert_eq!(crate::support::numbers(&kept), (0..25).collect::<Vec<_>>());
-    watcher.sees(25).await;
-    watcher.check(&[("again".to_owned(), 25)]);
-    for node in &fleet.nodes {
-        assert_eq!(node.metrics().await.sum("sidewire_bus_duplicates_dropped_total", &[]), 20.);
-    }
-}
-
-#[tokio::test]
-async fn a_jetstream_that_is_full_is_named_and_publishes_wait_until_there_is_room() {
-    let nats = NatsSetup::new().most_stored("2MB").start().await;
-    let config = bus_config_at(&nats.url(), "jetstream", "", "");
-    let nodes = [TestSidecar::with_config(&config).await, TestSidecar::with_config(&config).await];
-    nodes[0].publish_until("published", "ready").await;
-    let mut published = 0;
-    let mut queued = 0;
-    while queued < 20 {
-        assert!(published < 1_000, "2 MB hold no {published} events of 10 kB");
-        let event = json!({"channel": "full", "data": {"n": published, "x": "y".repeat(10_000)}});
-        queued += u64::from(nodes[0].publish(&event).await["status"] == "queued");
-        published += 1;
-    }
-    eventually("readiness says why", async || {
-        let answer = nodes[0].admin().get("/readyz").await;
-        let reason = answer.json()["checks"]["bus"].as_str().unwrap_or_default().to_owned();
-        (answer.status() == 503 && reason.contains("takes nothing now")).then_some(())
-    })
-    .await;
-    let stream = nats.jetstream().await.get_stream(STREAM).await.expect("it is there");
-    stream.purge().await.expect("it can be purged");
-    for node in &nodes {
-        let kept = node.wait_for_events("channel=full", published as usize).await;
-        assert_eq!(crate::support::numbers(&kept), (0..published).collect::<Vec<_>>());
-        node.ready().await;
-    }
+    fleet.agree_on(LOAD, total as usize).await;
 }

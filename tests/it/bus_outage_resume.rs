@@ -1,16 +1,11 @@
 //! Clients that come back while the bus is away and after it: to the same node and to others, each event once.
 
 use crate::support::{
-    Address, BusKind, Fleet, Hopper, HttpClient, Publishers, SseClient, Subscription, Transport, check_ids,
-    eventually, number_from_environment, random_seed,
+    Address, BusKind, DEFAULT_HEDGE, Fleet, Hoppers, HttpClient, Publishers, RunningPublishers, SseClient,
+    Subscription, Transport, eventually, number_from_environment, random_seed,
 };
 use serde_json::{Value, json};
-use std::collections::HashSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The default of the configuration, which other tests make longer.
-const HEDGE: &str = "hedge = \"50ms\"";
 const ALL_KINDS: [BusKind; 4] =
     [BusKind::RedisStream, BusKind::JetStream, BusKind::RedisPubSub, BusKind::NatsCore];
 
@@ -67,7 +62,7 @@ impl Visitor {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_comes_back_to_its_node_goes_on_where_it_was() {
     for kind in ALL_KINDS {
-        let mut fleet = Fleet::with_config(kind, 1, HEDGE, "").await;
+        let mut fleet = Fleet::with_config(kind, 1, DEFAULT_HEDGE, "").await;
         let address = fleet.nodes[0].whereabouts().client();
         let mut app = fleet.nodes[0].app();
         let mut visitors = Visitor::all("home", &fleet.nodes[0].cursor_now().await);
@@ -94,7 +89,7 @@ async fn who_comes_back_to_its_node_goes_on_where_it_was() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_polls_through_an_outage_gets_each_event_once() {
     for kind in ALL_KINDS {
-        let mut fleet = Fleet::with_config(kind, 1, HEDGE, "").await;
+        let mut fleet = Fleet::with_config(kind, 1, DEFAULT_HEDGE, "").await;
         let mut client = fleet.nodes[0].client();
         let mut cursor = fleet.nodes[0].cursor_now().await;
         let mut got: Vec<Value> = Vec::new();
@@ -131,7 +126,7 @@ async fn who_polls_through_an_outage_gets_each_event_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_goes_to_another_node_gets_nothing_again() {
     for kind in BusKind::ORDERED {
-        let mut fleet = Fleet::with_config(kind, 2, HEDGE, "").await;
+        let mut fleet = Fleet::with_config(kind, 2, DEFAULT_HEDGE, "").await;
         let [here, there] = [0, 1].map(|at| fleet.nodes[at].whereabouts().client());
         let [mut app, mut other_app] = [0, 1].map(|at| fleet.nodes[at].app());
         let mut visitors = Visitor::all("away", &fleet.nodes[0].cursor_now().await);
@@ -162,7 +157,7 @@ async fn who_goes_to_another_node_gets_nothing_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_node_showed_before_it_was_killed_is_not_shown_again_anywhere() {
     for kind in BusKind::ORDERED {
-        let mut fleet = Fleet::with_config(kind, 2, HEDGE, "").await;
+        let mut fleet = Fleet::with_config(kind, 2, DEFAULT_HEDGE, "").await;
         let begin = fleet.nodes[0].cursor_now().await;
         let mut visitors = Visitor::all("kill", &begin);
         cut(&mut fleet).await;
@@ -192,7 +187,7 @@ async fn a_browser_that_has_seen_the_end_is_told_to_stop_before_the_end_has_its_
     const ROUTE: &str =
         "[[client.routes]]\npath = \"/job/{id}\"\nchannel = \"job.{id}\"\nclose_on = [\"done\"]\n";
     for kind in BusKind::ORDERED {
-        let mut fleet = Fleet::with_config(kind, 1, HEDGE, ROUTE).await;
+        let mut fleet = Fleet::with_config(kind, 1, DEFAULT_HEDGE, ROUTE).await;
         let node = fleet.nodes[0].whereabouts();
         let mut stream = SseClient::open(&node.client(), "/job/7", &[]).await;
         cut(&mut fleet).await;
@@ -214,7 +209,7 @@ async fn a_browser_that_has_seen_the_end_is_told_to_stop_before_the_end_has_its_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_id_that_two_nodes_queue_is_shown_once_on_both() {
     for kind in BusKind::ORDERED {
-        let mut fleet = Fleet::with_config(kind, 2, HEDGE, "").await;
+        let mut fleet = Fleet::with_config(kind, 2, DEFAULT_HEDGE, "").await;
         let mut clients = Vec::new();
         for node in &fleet.nodes {
             let address = node.whereabouts().client();
@@ -242,27 +237,11 @@ async fn an_id_that_two_nodes_queue_is_shown_once_on_both() {
 /// Everything at once: the bus comes and goes, a node is killed, and clients on every transport go where they like.
 async fn clients_hop_through_outages(kind: BusKind, node_is_killed: bool) {
     let seed = random_seed(&format!("hop through outages of {kind:?}"));
-    let mut fleet = Fleet::with_config(kind, 3, HEDGE, "").await;
-    let begin = fleet.nodes[0].cursor_now().await;
-    let total = Arc::new(AtomicU64::new(0));
-    let hoppers: Vec<_> = Transport::ALL
-        .into_iter()
-        .zip(seed..)
-        .map(|(transport, seed)| {
-            let nodes = fleet.nodes.iter().map(|node| node.whereabouts()).collect();
-            let total = Arc::clone(&total);
-            let hopper = Hopper { seed, transport, nodes, channels: "channel=out.>", total };
-            tokio::spawn(hopper.run(begin.clone()))
-        })
-        .collect();
+    let mut fleet = Fleet::with_config(kind, 3, DEFAULT_HEDGE, "").await;
+    let hoppers = Hoppers::start(&fleet.nodes, "channel=out.>", seed).await;
     let per_second = number_from_environment("SIDEWIRE_TEST_BUS_RATE", 100);
-    let load: Vec<_> = (0..)
-        .zip(&fleet.nodes)
-        .map(|(at, node)| {
-            let name = format!("out.{at}");
-            Publishers { name, count: 5, per_second, node_is_killed }.start(node.whereabouts())
-        })
-        .collect();
+    let load = Publishers { name: "out".to_owned(), count: 5, per_second, node_is_killed }
+        .start_on_each(&fleet.nodes);
     for (at, running) in load.iter().enumerate() {
         running.go_on_for(60).await;
         fleet.proxy.cut().await;
@@ -274,19 +253,9 @@ async fn clients_hop_through_outages(kind: BusKind, node_is_killed: bool) {
         fleet.proxy.restore().await;
     }
     load[0].go_on_for(60).await;
-    let (mut channels, mut again) = (Vec::new(), HashSet::new());
-    for running in load {
-        let report = running.stop().await;
-        channels.extend(report.channels);
-        again.extend(report.again);
-    }
-    let count: u64 = channels.iter().map(|(_, count)| count).sum();
-    fleet.agree_on("channel=out.%3E", count as usize).await;
-    total.store(count, Ordering::Relaxed);
-    for hopper in hoppers {
-        let got = hopper.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-        check_ids(&format!("{kind:?}, seed {seed}"), &got, &channels, &again);
-    }
+    let published = RunningPublishers::stop_all(load).await;
+    fleet.agree_on("channel=out.%3E", published.total() as usize).await;
+    hoppers.get_exactly(&published).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

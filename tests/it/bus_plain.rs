@@ -1,63 +1,36 @@
 //! Buses that keep nothing, with two nodes on them: in an outage apps and the clients of each node notice nothing, and
 //! what the clients of the other node may miss they are told of.
 
-use crate::support::{BusKind, Fleet, Publishers, Watcher, eventually};
+use crate::support::{
+    BusKind, DEFAULT_HEDGE, Fleet, Publishers, RunningPublishers, Trouble, Watcher, eventually,
+};
 use serde_json::json;
 use tokio::time::{Duration, Instant};
 
-/// The default of the configuration, which other tests make longer.
-const HEDGE: &str = "hedge = \"50ms\"";
 /// How long the bus is away.
 const OUTAGE: Duration = Duration::from_secs(4);
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Trouble {
-    /// Connections are reset and refused.
-    Gone,
-    /// The server is killed, and started again.
-    Killed,
-    /// The server does not run, while its sockets stay open.
-    Frozen,
-}
-
 async fn nothing_is_missed_silently(kind: BusKind, trouble: Trouble) {
     let what = format!("{kind:?}, {trouble:?}");
-    let mut fleet = Fleet::with_config(kind, 2, HEDGE, "").await;
-    let mut watchers = Vec::new();
-    let mut load = Vec::new();
-    for (at, node) in fleet.nodes.iter().enumerate() {
-        let who = format!("{what}: the client of node {at}");
-        watchers.push(Watcher::start(&who, node.whereabouts(), "channel=load.%3E").await);
-        let name = format!("load.{at}");
-        let publishers = Publishers { name, count: 5, per_second: 100, node_is_killed: false };
-        load.push(publishers.start(node.whereabouts()));
-    }
+    let mut fleet = Fleet::with_config(kind, 2, DEFAULT_HEDGE, "").await;
+    let watchers = Watcher::start_on_each(&fleet.nodes, "channel=load.%3E").await;
+    let load = Publishers { name: "load".to_owned(), count: 5, per_second: 100, node_is_killed: false }
+        .start_on_each(&fleet.nodes);
     for running in &load {
         running.go_on_for(50).await;
     }
-    match trouble {
-        Trouble::Gone => fleet.proxy.cut().await,
-        Trouble::Killed => fleet.server.kill(),
-        Trouble::Frozen => fleet.server.freeze(),
-    }
+    trouble.begin(&mut fleet).await;
     let begin = Instant::now();
     while begin.elapsed() < OUTAGE {
         for running in &load {
             running.go_on_for(20).await;
         }
     }
-    match trouble {
-        Trouble::Gone => fleet.proxy.restore().await,
-        Trouble::Killed => fleet.server.start_again().await,
-        Trouble::Frozen => fleet.server.thaw(),
-    }
+    trouble.end(&mut fleet).await;
     for running in &load {
         running.go_on_for(20).await;
     }
-    let mut reports = Vec::new();
-    for running in load {
-        reports.push(running.stop().await);
-    }
+    let reports = RunningPublishers::stop_each(load).await;
     assert!(reports.iter().all(|report| report.queued > 0), "{what}: it was an outage");
     fleet.ready().await;
     // What a node publishes last comes last: then everything else of that node has come, or never will.

@@ -11,7 +11,8 @@ fn check_names(document: &str, least: usize) {
     let is_name = |text: &str| {
         !text.is_empty() && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
     };
-    let named: Vec<_> = named.into_iter().filter(|(module, name)| is_name(module) && is_name(name)).collect();
+    let named: Vec<_> =
+        named.into_iter().filter(|(module, name)| module.split('/').all(is_name) && is_name(name)).collect();
     for (module, name) in &named {
         let found = ["tests/it", "src", "tests"].iter().any(|folder| {
             let source = std::fs::read_to_string(root.join(folder).join(format!("{module}.rs")));

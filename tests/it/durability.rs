@@ -3,7 +3,7 @@
 mod small_disk;
 
 use crate::support::{
-    HttpClient, TestSidecar, WebSocketClient, Whereabouts, eventually, number_from_environment,
+    HttpClient, TestSidecar, WebSocketClient, Whereabouts, eventually, joined, number_from_environment,
     publish_until_taken, random_seed,
 };
 use fastrand::Rng;
@@ -45,7 +45,8 @@ async fn publish_until_lost(
                 let mut known = acknowledged.lock().expect("no panic inside");
                 known.extend((next - count..next).zip(entries).filter(|(_, e)| taken(e)).map(|(n, _)| n));
             }
-            // A log that is behind with its work says "later": what was in the batch has not been acknowledged.
+            // A log that is behind with its work says "later": what was in the batch has not been acknowledged. The
+            // load goes on at a gentler pace.
             Ok(response) => {
                 response.refusal(503);
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -98,7 +99,7 @@ async fn kill_9_under_load_loses_nothing_that_was_acknowledged_and_doubles_nothi
         tokio::time::sleep(Duration::from_millis(random.u64(1..250))).await;
         sidecar.kill();
         for (task, next) in tasks.into_iter().zip(&mut next) {
-            *next = task.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+            *next = joined(task).await;
         }
         let begin = Instant::now();
         sidecar.start_again().await;

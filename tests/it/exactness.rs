@@ -2,11 +2,12 @@
 //! the number at which it happened.
 
 use crate::support::{
-    Lost, NumberedLoad, OrderCheck, PATIENCE, Subscription, TestSidecar, Transport, Whereabouts,
+    Lost, NumberedLoad, OrderCheck, PATIENCE, Subscription, TestSidecar, Transport, Whereabouts, joined,
     number_from_environment, random_seed,
 };
 use fastrand::Rng;
 use std::time::Duration;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 /// How many events a reader sees in each test; `SIDEWIRE_TEST_EXACT_EVENTS` for more.
@@ -49,7 +50,7 @@ impl Reader {
             let address = whereabouts.client();
             let opened = Subscription::try_open(self.transport, &address, &self.query, Some(&cursor)).await;
             let Ok(mut subscription) = opened else {
-                // The node is on its way down or up.
+                // The node is on its way down or up: it is asked again, until the deadline above.
                 sleep(Duration::from_millis(5)).await;
                 continue;
             };
@@ -85,24 +86,30 @@ impl Reader {
     }
 }
 
+/// A reader on each transport, from now on; gives what [`Reader::read`] does.
+async fn readers(
+    sidecar: &TestSidecar,
+    patience_events: u64,
+    seed: u64,
+) -> Vec<(Transport, JoinHandle<(u64, u64)>)> {
+    let begin = sidecar.cursor_now().await;
+    let start = |(transport, seed)| {
+        let query = "channel=exact.*".into();
+        let reader = Reader { transport, query, patience_events, total: events(), seed };
+        (transport, tokio::spawn(reader.read(sidecar.whereabouts(), begin.clone())))
+    };
+    Transport::ALL.into_iter().zip(seed..).map(start).collect()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_reconnects_at_random_sees_each_event_once_and_in_order() {
     let seed = random_seed("reconnects");
     let total = events();
     let sidecar = TestSidecar::start().await;
-    let begin = sidecar.cursor_now().await;
-    let readers: Vec<_> = Transport::ALL
-        .into_iter()
-        .zip(seed..)
-        .map(|(transport, seed)| {
-            let reader =
-                Reader { transport, query: "channel=exact.*".into(), patience_events: 400, total, seed };
-            (transport, tokio::spawn(reader.read(sidecar.whereabouts(), begin.clone())))
-        })
-        .collect();
+    let readers = readers(&sidecar, 400, seed).await;
     load("exact", 10, total).start(sidecar.whereabouts()).done().await;
     for (transport, reader) in readers {
-        let (lost, left) = reader.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        let (lost, left) = joined(reader).await;
         assert_eq!(lost, 0, "{transport:?}: the node cut nobody");
         assert!(left > 3, "{transport:?}: it hung up {left} times");
     }
@@ -114,16 +121,7 @@ async fn the_same_across_restarts_of_the_node_clean_and_hard() {
     let total = events();
     // A node that drains accepts publishes until it ends: a short drain leaves some for after the restart.
     let mut sidecar = TestSidecar::with_config("[client]\ndrain = \"200ms\"\n").await;
-    let begin = sidecar.cursor_now().await;
-    let readers: Vec<_> = Transport::ALL
-        .into_iter()
-        .zip(seed..)
-        .map(|(transport, seed)| {
-            let reader =
-                Reader { transport, query: "channel=exact.*".into(), patience_events: 2_000, total, seed };
-            (transport, tokio::spawn(reader.read(sidecar.whereabouts(), begin.clone())))
-        })
-        .collect();
+    let readers = readers(&sidecar, 2_000, seed).await;
     let load = load("exact", 10, total).start(sidecar.whereabouts());
     for restart in 1..=4 {
         load.reaches(total * restart / 5).await;
@@ -136,7 +134,7 @@ async fn the_same_across_restarts_of_the_node_clean_and_hard() {
     }
     load.done().await;
     for (transport, reader) in readers {
-        let (lost, _) = reader.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        let (lost, _) = joined(reader).await;
         assert!(lost > 0, "{transport:?}: it was connected when the node went");
     }
 }
@@ -157,7 +155,7 @@ async fn a_slow_client_among_fast_ones_sees_everything_too() {
                 let mut order = OrderCheck::new(format!("slow {transport:?}"));
                 while order.next() < total {
                     order.saw(subscription.next().await.number());
-                    // It falls far behind at first and reads at full speed at last.
+                    // Its pace: it falls far behind at first and reads at full speed at last.
                     if order.next() < total / 20 && order.next().is_multiple_of(10) {
                         sleep(Duration::from_millis(20)).await;
                     }
@@ -167,7 +165,7 @@ async fn a_slow_client_among_fast_ones_sees_everything_too() {
         .collect();
     load("slow", 10, total).start(sidecar.whereabouts()).done().await;
     for reader in readers {
-        reader.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        joined(reader).await;
     }
 }
 
@@ -193,7 +191,7 @@ async fn a_client_of_a_few_of_many_channels_sees_just_those() {
         .collect();
     load("many", channels, total).start(sidecar.whereabouts()).done().await;
     for reader in readers {
-        reader.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        joined(reader).await;
     }
 }
 
@@ -218,6 +216,6 @@ async fn replay_and_live_join_without_gap_or_repeat_for_clients_that_come_at_any
     }
     load.done().await;
     for reader in readers {
-        reader.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        joined(reader).await;
     }
 }

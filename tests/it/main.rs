@@ -99,14 +99,22 @@ mod bus_catch_up;
 mod bus_control;
 /// Each event once and in one order, whatever the bus does with it.
 mod bus_exactly_once;
+/// Another server of the bus takes over: Sentinels, a cluster, another leader.
+mod bus_failover;
+/// The bus has no room: named, and publishes wait.
+mod bus_full;
 /// JetStream while many publish: consumers, leaders and servers that go and come.
 mod bus_jetstream;
-/// The bus loses what it has, or another server takes over.
+/// The bus loses what it has: a new epoch, and old cursors are told.
 mod bus_loss;
 /// Apps that speak Redis or NATS themselves, other fleets, newer nodes, nonsense.
 mod bus_neighbours;
-/// The bus is gone, frozen or slow: apps and clients notice nothing, and nothing is lost.
+/// The bus is gone, frozen or slow under load: apps and clients notice nothing, and nothing is lost.
 mod bus_outage;
+/// What clients are shown of what a node takes while the bus is away.
+mod bus_outage_clients;
+/// What a publish is answered while the bus is away, and when the outbox is full.
+mod bus_outage_publish;
 /// Clients that come back during an outage of the bus and after it, to the same node and to others.
 mod bus_outage_resume;
 /// Buses that keep nothing, with two nodes on them.
@@ -115,8 +123,10 @@ mod bus_plain;
 mod bus_probe;
 /// A client comes back to any node.
 mod bus_resume;
-/// A bus that is split into shards.
+/// A bus that is split into shards: order in a channel, and a cursor for all nodes.
 mod bus_shards;
+/// A bus that is split into shards, of which one or all lose what they had.
+mod bus_shards_loss;
 /// A node moves from one bus to another.
 mod bus_switch;
 

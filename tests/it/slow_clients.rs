@@ -1,13 +1,14 @@
 //! Clients that do not read: they cost no memory, delay nobody, and get everything when they wake.
 
+use crate::support::frame::CLOSE;
 use crate::support::{
-    Connection, NumberedLoad, OrderCheck, Subscription, TestSidecar, Transport, number_from_environment,
-    upgrade_request, within,
+    Connection, Frame, NumberedLoad, OrderCheck, Subscription, TestSidecar, Transport, joined,
+    number_from_environment, upgrade_request, within,
 };
 use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 
 const EVENT_BYTES: usize = 4_096;
@@ -40,22 +41,10 @@ async fn wake(stream: TcpStream, transport: Transport, total: u64) {
     while order.next() < total {
         match transport {
             Transport::WebSocket => {
-                let mut header = [0; 2];
-                stream.read_exact(&mut header).await.expect("a frame");
-                let length = match header[1] {
-                    126 => u64::from(stream.read_u16().await.expect("a length")),
-                    127 => stream.read_u64().await.expect("a length"),
-                    short => u64::from(short),
-                };
-                payload.resize(usize::try_from(length).expect("a length"), 0);
-                stream.read_exact(&mut payload).await.expect("a payload");
-                assert_ne!(
-                    header[0] & 15,
-                    8,
-                    "closed at {}: {}",
-                    order.next(),
-                    String::from_utf8_lossy(&payload)
-                );
+                let frame = Frame::read(&mut stream).await.expect("a frame");
+                let at = order.next();
+                assert_ne!(frame.opcode, CLOSE, "closed at {at}: {:?}", frame.close_code());
+                payload = frame.payload;
             }
             _ => {
                 payload.clear();
@@ -128,7 +117,7 @@ async fn clients_that_never_read_cost_no_memory_delay_nobody_and_get_everything_
         padding: EVENT_BYTES,
     };
     load.start(sidecar.whereabouts()).done().await;
-    let delays = awake.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+    let delays = joined(awake).await;
     let memory_after = sidecar.resident_kib();
     let grown = memory_after.saturating_sub(memory_before) / 1024;
     let late = delays[delays.len() * 99 / 100];
@@ -172,20 +161,11 @@ async fn a_client_whose_backlog_is_no_longer_kept_is_told_and_not_left_with_a_si
     // It wakes: first comes what was under way, then it is told that something is missing, one way or another.
     let mut stream = connection.into_stream();
     let (mut next, mut told) = (0, None);
-    let mut payload = Vec::new();
     while next < total && told.is_none() {
-        let mut header = [0; 2];
-        within("a frame", stream.read_exact(&mut header)).await.expect("a frame");
-        let length = match header[1] {
-            126 => u64::from(stream.read_u16().await.expect("a length")),
-            127 => stream.read_u64().await.expect("a length"),
-            short => u64::from(short),
-        };
-        payload.resize(usize::try_from(length).expect("a length"), 0);
-        stream.read_exact(&mut payload).await.expect("a payload");
-        if header[0] & 15 == 8 {
-            told = Some(format!("close {}", u16::from_be_bytes([payload[0], payload[1]])));
-        } else if let Ok(message) = serde_json::from_slice::<Value>(&payload) {
+        let frame = within("a frame", Frame::read(&mut stream)).await.expect("a frame");
+        if let Some(code) = frame.close_code() {
+            told = Some(format!("close {code}"));
+        } else if let Ok(message) = serde_json::from_slice::<Value>(&frame.payload) {
             match message["type"].as_str() {
                 Some("event") => {
                     let n = message["data"]["n"].as_u64().expect("a number");

@@ -161,6 +161,7 @@ async fn a_stage_that_stands_still_starves_the_watchdog() {
                 async move { app.post_json("/v1/publish", &json!({"channel": "a"})).await.status() },
             );
         ear.hear("STATUS=not ready*").await;
+        // The watchdog's own clock is what passes here, as above.
         eventually("no word of life", async || {
             ear.heard();
             tokio::time::sleep(Duration::from_millis(600)).await;

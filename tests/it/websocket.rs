@@ -1,6 +1,7 @@
 //! The WebSocket protocol in JSON: what each message does, and what is answered.
 
-use crate::support::{TestSidecar, WebSocketClient, eventually};
+use crate::support::frame::PING;
+use crate::support::{Frame, TestSidecar, WebSocketClient, eventually};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -275,22 +276,7 @@ async fn the_node_pings_a_silent_client() {
     assert_eq!(head.status, 101);
     let mut stream = connection.into_stream();
     crate::support::within("a ping frame", async {
-        use tokio::io::AsyncReadExt as _;
-        // Frames of the server have no mask: an opcode, a length, the payload.
-        loop {
-            let mut header = [0; 2];
-            stream.read_exact(&mut header).await.expect("a frame");
-            let length = match header[1] {
-                126 => usize::from(stream.read_u16().await.expect("a length")),
-                short => usize::from(short),
-            };
-            let mut payload = vec![0; length];
-            stream.read_exact(&mut payload).await.expect("a payload");
-            let is_ping = header[0] == 0x89;
-            if is_ping {
-                return;
-            }
-        }
+        while Frame::read(&mut stream).await.expect("a frame").opcode != PING {}
     })
     .await;
 }

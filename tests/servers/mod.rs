@@ -10,10 +10,12 @@ mod nats;
 mod process;
 mod proxy;
 mod redis;
+mod server;
 pub(crate) mod wait;
 
-pub(crate) use self::redis::{RedisCluster, RedisServer, RedisSetup, Sentinels};
+pub(crate) use self::redis::{Redis, RedisCluster, RedisServer, RedisSetup, Sentinels};
 pub(crate) use certificates::Certificates;
-pub(crate) use nats::{NatsCluster, NatsServer, NatsSetup};
+pub(crate) use nats::{Nats, NatsCluster, NatsServer, NatsSetup};
 pub(crate) use process::{ServerProcess, free_port};
 pub(crate) use proxy::{Flow, Proxy, Towards};
+pub(crate) use server::{Kind, Server};

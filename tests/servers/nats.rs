@@ -2,15 +2,12 @@
 
 use super::certificates::{Certificates, text};
 use super::process::{ServerProcess, free_port};
+use super::server::{Kind, Server};
 use super::wait::{eventually, within};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
-
-/// How often a start is tried, each time on another port.
-const TRIES: usize = 5;
 
 /// How long one request may take. A cluster between two leaders leaves some without an answer: who asks again gets on.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
@@ -82,14 +79,7 @@ impl NatsSetup {
     }
 
     pub(crate) async fn start(self) -> NatsServer {
-        for _ in 0..TRIES {
-            let mut server = self.prepare(free_port());
-            if server.process.try_start().await {
-                return server;
-            }
-            eprintln!("{}", server.process.output());
-        }
-        panic!("nats-server does not start on any of {TRIES} ports");
+        Server::start_on_free_port(|port| self.prepare(port)).await
     }
 
     fn prepare(&self, port: u16) -> NatsServer {
@@ -110,30 +100,28 @@ impl NatsSetup {
         std::fs::write(&file, config.join("\n") + "\n").expect("the directory can be written");
         let words = vec!["--config".to_owned(), text(&file)];
         let process = ServerProcess::new(program(), words, directory.path(), port);
-        NatsServer { process, directory, login: self.login.clone(), tls: self.certificates.clone() }
+        let mut server = Server::new(process, directory);
+        server.login.clone_from(&self.login);
+        server.tls.clone_from(&self.certificates);
+        server
     }
 }
 
-/// One `nats-server`.
-pub(crate) struct NatsServer {
-    process: ServerProcess,
-    directory: TempDir,
-    login: Option<(String, String)>,
-    tls: Option<Arc<Certificates>>,
+/// The kind of a `nats-server`.
+pub(crate) enum Nats {}
+
+impl Kind for Nats {
+    /// What listens serves; JetStream in a cluster is waited for by [`NatsCluster::start`].
+    async fn serves(_: &NatsServer) {}
 }
+
+/// One `nats-server`.
+pub(crate) type NatsServer = Server<Nats>;
 
 impl NatsServer {
     /// With JetStream, open to all.
     pub(crate) async fn start() -> Self {
         NatsSetup::new().start().await
-    }
-
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.process.address()
-    }
-
-    pub(crate) fn port(&self) -> u16 {
-        self.address().port()
     }
 
     /// As a node's `bus.url`, without any password.
@@ -144,39 +132,10 @@ impl NatsServer {
         }
     }
 
-    pub(crate) fn directory(&self) -> &Path {
-        self.directory.path()
-    }
-
-    pub(crate) fn output(&self) -> String {
-        self.process.output()
-    }
-
-    pub(crate) fn kill(&mut self) {
-        self.process.kill();
-    }
-
-    pub(crate) async fn stop(&mut self) {
-        self.process.stop().await;
-    }
-
-    pub(crate) fn freeze(&self) {
-        self.process.freeze();
-    }
-
-    pub(crate) fn thaw(&self) {
-        self.process.thaw();
-    }
-
-    /// Starts it again on its port and directory.
-    pub(crate) async fn start_again(&mut self) {
-        self.process.start().await;
-    }
-
     /// Takes away what JetStream has stored, of a server that does not run.
     pub(crate) fn lose_storage(&mut self) {
-        assert!(!self.process.runs(), "only a stopped server loses its storage");
-        let stored = self.directory.path().join("jetstream");
+        assert!(!self.runs(), "only a stopped server loses its storage");
+        let stored = self.directory().join("jetstream");
         std::fs::remove_dir_all(stored).expect("JetStream has stored something");
     }
 

@@ -9,15 +9,11 @@ pub(crate) use cluster::RedisCluster;
 pub(crate) use sentinels::Sentinels;
 
 use super::certificates::{Certificates, text};
-use super::process::{ServerProcess, free_port};
+use super::process::ServerProcess;
+use super::server::{Kind, Server};
 use super::wait::{eventually, within};
-use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use tempfile::TempDir;
-
-/// How often a start is tried, each time on another port.
-const TRIES: usize = 5;
 
 /// How a server is started: without persistence, unless lines say otherwise.
 #[derive(Clone, Default)]
@@ -63,15 +59,7 @@ impl RedisSetup {
     }
 
     pub(crate) async fn start(self) -> RedisServer {
-        for _ in 0..TRIES {
-            let mut server = self.prepare(free_port());
-            if server.process.try_start().await {
-                server.serves().await;
-                return server;
-            }
-            eprintln!("{}", server.process.output());
-        }
-        panic!("redis-server does not start on any of {TRIES} ports");
+        Server::start_on_free_port(|port| self.prepare(port)).await
     }
 
     fn prepare(&self, port: u16) -> RedisServer {
@@ -101,30 +89,32 @@ impl RedisSetup {
             words.push("--sentinel".to_owned());
         }
         let process = ServerProcess::new("redis-server".into(), words, directory.path(), port);
-        RedisServer { process, directory, login: self.login.clone(), tls: self.certificates.clone() }
+        let mut server = Server::new(process, directory);
+        server.login.clone_from(&self.login);
+        server.tls.clone_from(&self.certificates);
+        server
+    }
+}
+
+/// The kind of a `redis-server`.
+pub(crate) enum Redis {}
+
+impl Kind for Redis {
+    /// It answers commands a moment after it listens. With TLS the port has to do.
+    async fn serves(server: &RedisServer) {
+        if server.tls.is_none() {
+            eventually("Redis answers", async || server.try_command::<String>(&["PING"]).await.ok()).await;
+        }
     }
 }
 
 /// One `redis-server`.
-pub(crate) struct RedisServer {
-    process: ServerProcess,
-    directory: TempDir,
-    login: Option<(String, String)>,
-    tls: Option<Arc<Certificates>>,
-}
+pub(crate) type RedisServer = Server<Redis>;
 
 impl RedisServer {
     /// Without persistence, open to all.
     pub(crate) async fn start() -> Self {
         RedisSetup::new().start().await
-    }
-
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.process.address()
-    }
-
-    pub(crate) fn port(&self) -> u16 {
-        self.address().port()
     }
 
     /// As a node's `bus.url`, without any password.
@@ -133,36 +123,6 @@ impl RedisServer {
             None => format!("redis://{}/0", self.address()),
             Some(_) => format!("rediss://localhost:{}/0", self.port()),
         }
-    }
-
-    pub(crate) fn directory(&self) -> &Path {
-        self.directory.path()
-    }
-
-    pub(crate) fn output(&self) -> String {
-        self.process.output()
-    }
-
-    pub(crate) fn kill(&mut self) {
-        self.process.kill();
-    }
-
-    pub(crate) async fn stop(&mut self) {
-        self.process.stop().await;
-    }
-
-    pub(crate) fn freeze(&self) {
-        self.process.freeze();
-    }
-
-    pub(crate) fn thaw(&self) {
-        self.process.thaw();
-    }
-
-    /// Starts it again on its port and directory.
-    pub(crate) async fn start_again(&mut self) {
-        self.process.start().await;
-        self.serves().await;
     }
 
     /// A connection of its own, for checks.
@@ -199,12 +159,5 @@ impl RedisServer {
             command.arg(*word);
         }
         within("an answer of Redis", command.query_async(&mut connection)).await
-    }
-
-    /// Waits until it answers commands, which it does a moment after it listens. With TLS the port has to do.
-    async fn serves(&self) {
-        if self.tls.is_none() {
-            eventually("Redis answers", async || self.try_command::<String>(&["PING"]).await.ok()).await;
-        }
     }
 }

@@ -32,6 +32,10 @@ fn header(field: &str) -> Option<HeaderName> {
     NAMES.iter().find(|(name, _)| *name == field).map(|(_, header)| header.clone())
 }
 
+fn field(header: &str) -> Option<&'static str> {
+    NAMES.iter().find(|(_, name)| AsRef::<str>::as_ref(name) == header).map(|(field, _)| *field)
+}
+
 /// The headers of an entry; none if a field cannot be one.
 pub(super) fn written(fields: Vec<Field<'_>>) -> Option<HeaderMap> {
     let mut headers = HeaderMap::new();
@@ -56,10 +60,13 @@ pub(super) fn content(message: &Message) -> Content {
     let Some(headers) = &message.headers else {
         return Content::Malformed("it has no headers");
     };
-    let texts: Vec<(&str, Cow<'_, str>)> = NAMES
-        .iter()
-        .filter_map(|(name, header)| Some((*name, unquoted(headers.get(header.clone())?.as_str()))))
-        .collect();
+    // The other way round, a look-up for each name, would hash each of them for each message.
+    let mut texts: Vec<(&str, Cow<'_, str>)> = Vec::with_capacity(NAMES.len());
+    texts.extend(
+        headers
+            .iter()
+            .filter_map(|(name, values)| Some((field(name.as_ref())?, unquoted(values.first()?.as_str())))),
+    );
     let get = |name: &str| texts.iter().find(|(known, _)| *known == name).map(|(_, text)| &**text);
     envelope::content(get, Some(message.payload.clone()))
 }

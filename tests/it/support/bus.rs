@@ -2,9 +2,16 @@
 
 use super::sidecar::TestSidecar;
 use super::wait::eventually;
-use crate::servers::{NatsServer, Proxy, RedisServer, RedisSetup};
+use crate::servers::{NatsServer, Proxy, RedisServer, RedisSetup, ServerProcess};
 use serde_json::Value;
 use std::net::SocketAddr;
+
+/// The hedge of the section `[bus]` as it is by default: see [`bus_config_at`].
+pub(crate) const DEFAULT_HEDGE: &str = "hedge = \"50ms\"";
+
+/// Keys of the section `[bus]` under which a bus is never called away that only a busy machine keeps waiting: for what
+/// holds while it is there, and not in an outage.
+pub(crate) const PATIENT: &str = "hedge = \"20s\"\nprobe_interval = \"10s\"";
 
 /// A bus and its mode.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,11 +70,23 @@ impl BusServer {
         }
     }
 
-    pub(crate) fn address(&self) -> SocketAddr {
+    fn process(&self) -> &ServerProcess {
         match self {
-            Self::Redis(server) => server.address(),
-            Self::Nats(server) => server.address(),
+            Self::Redis(server) => server.process(),
+            Self::Nats(server) => server.process(),
         }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.process().address()
+    }
+
+    pub(crate) fn freeze(&self) {
+        self.process().freeze();
+    }
+
+    pub(crate) fn thaw(&self) {
+        self.process().thaw();
     }
 
     pub(crate) fn kill(&mut self) {
@@ -81,20 +100,6 @@ impl BusServer {
         match self {
             Self::Redis(server) => server.start_again().await,
             Self::Nats(server) => server.start_again().await,
-        }
-    }
-
-    pub(crate) fn freeze(&self) {
-        match self {
-            Self::Redis(server) => server.freeze(),
-            Self::Nats(server) => server.freeze(),
-        }
-    }
-
-    pub(crate) fn thaw(&self) {
-        match self {
-            Self::Redis(server) => server.thaw(),
-            Self::Nats(server) => server.thaw(),
         }
     }
 
@@ -185,16 +190,31 @@ fn identities(events: &[Value]) -> Vec<(String, String, String)> {
         .collect()
 }
 
-/// The configuration of a node on a bus. Probes are frequent, so that a test need not wait for them. The hedge is
-/// long, unless the test says otherwise: on a busy machine a bus that is well must not look slow.
 fn bus_config(kind: BusKind, address: SocketAddr, bus: &str, more: &str) -> String {
     bus_config_at(&format!("{}://{address}", kind.scheme()), kind.mode(), bus, more)
 }
 
-/// The same for any URL.
+/// The configuration of a node on a bus, where a test does not say otherwise: probes are frequent, so that it need not
+/// wait for them, and the hedge is long, as a bus that is well must not look slow on a busy machine.
 pub(crate) fn bus_config_at(url: &str, mode: &str, bus: &str, more: &str) -> String {
-    let hedge = if bus.contains("hedge") { "" } else { "hedge = \"1s\"" };
-    format!("[bus]\nurl = \"{url}\"\nmode = \"{mode}\"\nprobe_interval = \"500ms\"\n{hedge}\n{bus}\n{more}\n")
+    let mut config = format!("[bus]\nurl = \"{url}\"\nmode = \"{mode}\"\n{bus}\n");
+    for (key, value) in [("hedge", "1s"), ("probe_interval", "500ms")] {
+        if !bus.contains(key) {
+            config += &format!("{key} = \"{value}\"\n");
+        }
+    }
+    config + more + "\n"
+}
+
+/// Two nodes on a bus that a test has started itself, with more keys of the section `[bus]`: ready, and publishing.
+pub(crate) async fn two_nodes_at(url: &str, mode: &str, bus: &str) -> Vec<TestSidecar> {
+    let config = bus_config_at(url, mode, bus, "");
+    let nodes = vec![TestSidecar::with_config(&config).await, TestSidecar::with_config(&config).await];
+    for node in &nodes {
+        node.ready().await;
+        node.publish_until("published", "ready").await;
+    }
+    nodes
 }
 
 impl TestSidecar {

@@ -1,6 +1,7 @@
 //! A publisher that never gives up: numbered events, in order, each acknowledged before the next batch.
 
 use super::http::HttpClient;
+use super::joined;
 use super::sidecar::Whereabouts;
 use super::wait::PATIENCE;
 use serde_json::{Value, json};
@@ -113,9 +114,7 @@ impl RunningLoad {
 
     /// Waits for the end.
     pub(crate) async fn done(self) {
-        if let Err(error) = self.task.await {
-            std::panic::resume_unwind(error.into_panic());
-        }
+        joined(self.task).await;
     }
 }
 

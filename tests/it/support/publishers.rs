@@ -1,10 +1,12 @@
 //! Apps that publish all the time, one event in a request, and measure how long each answer took.
 
 use super::http::HttpClient;
-use super::sidecar::Whereabouts;
+use super::joined;
+use super::sidecar::{TestSidecar, Whereabouts};
 use super::wait::PATIENCE;
 use serde_json::json;
 use std::collections::HashSet;
+use std::iter::Sum;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -41,6 +43,7 @@ struct Published {
 }
 
 /// What all of them did.
+#[derive(Clone, Default)]
 pub(crate) struct PublishReport {
     /// Each channel, with how many events it has: 0, 1, 2 …
     pub(crate) channels: Vec<(String, u64)>,
@@ -68,6 +71,17 @@ impl Publishers {
             })
             .collect();
         RunningPublishers { name: self.name, stop, acknowledged, tasks }
+    }
+
+    /// As many on each of several nodes; the channels of node 1 are `<name>.1.<publisher>`.
+    pub(crate) fn start_on_each(self, nodes: &[TestSidecar]) -> Vec<RunningPublishers> {
+        (0..)
+            .zip(nodes)
+            .map(|(at, node)| {
+                let of_node = Self { name: format!("{}.{at}", self.name), ..self };
+                of_node.start(node.whereabouts())
+            })
+            .collect()
     }
 }
 
@@ -98,6 +112,7 @@ impl Publisher {
                     Ok(Err(_)) => {
                         assert!(begin.elapsed() < PATIENCE, "{channel} {n}: no answer");
                         done.again.insert(format!("{channel}-{n}"));
+                        // The node is on its way up.
                         sleep(Duration::from_millis(5)).await;
                         app = HttpClient::new(whereabouts.app());
                     }
@@ -127,6 +142,11 @@ impl Publisher {
 }
 
 impl RunningPublishers {
+    /// What the names of their channels begin with.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(crate) fn acknowledged(&self) -> u64 {
         self.acknowledged.load(Ordering::Relaxed)
     }
@@ -144,10 +164,9 @@ impl RunningPublishers {
     /// Stops them after the event that each is about.
     pub(crate) async fn stop(self) -> PublishReport {
         self.stop.store(true, Ordering::Relaxed);
-        let mut report =
-            PublishReport { channels: Vec::new(), queued: 0, again: HashSet::new(), answered_in: Vec::new() };
+        let mut report = PublishReport::default();
         for (publisher, task) in self.tasks.into_iter().enumerate() {
-            let done = task.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+            let done = joined(task).await;
             report.channels.push((format!("{}.{publisher}", self.name), done.count));
             report.queued += done.queued;
             report.again.extend(done.again);
@@ -155,9 +174,36 @@ impl RunningPublishers {
         }
         report
     }
+
+    /// Stops those of several nodes, and gives what each of them did.
+    pub(crate) async fn stop_each(load: Vec<Self>) -> Vec<PublishReport> {
+        let mut reports = Vec::new();
+        for running in load {
+            reports.push(running.stop().await);
+        }
+        reports
+    }
+
+    /// The same, as one report.
+    pub(crate) async fn stop_all(load: Vec<Self>) -> PublishReport {
+        Self::stop_each(load).await.into_iter().sum()
+    }
+}
+
+impl Sum for PublishReport {
+    fn sum<I: Iterator<Item = Self>>(reports: I) -> Self {
+        reports.fold(Self::default(), |mut all, report| {
+            all.channels.extend(report.channels);
+            all.queued += report.queued;
+            all.again.extend(report.again);
+            all.answered_in.extend(report.answered_in);
+            all
+        })
+    }
 }
 
 impl PublishReport {
+    /// How many events there are on all channels.
     pub(crate) fn total(&self) -> u64 {
         self.channels.iter().map(|(_, count)| count).sum()
     }

@@ -2,6 +2,7 @@
 
 use super::http::{HttpClient, Response};
 use super::sidecar::TestSidecar;
+use super::subscription::{Subscription, Transport};
 use super::wait::eventually;
 use serde_json::{Value, json};
 
@@ -66,6 +67,13 @@ impl TestSidecar {
     pub(crate) async fn cursor_now(&self) -> String {
         let answer = self.client().get("/v1/poll?channel=any&timeout=0").await.success();
         answer["cursor"].as_str().expect("cursor").to_owned()
+    }
+
+    /// What a client that comes with a cursor is told about it.
+    pub(crate) async fn resume_of(&self, query: &str, cursor: &str) -> String {
+        let address = self.whereabouts().client();
+        let opened = Subscription::open(Transport::WebSocket, &address, query, Some(cursor)).await;
+        opened.resume().to_owned()
     }
 
     /// How many connections the node says it has.

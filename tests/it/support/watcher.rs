@@ -1,6 +1,7 @@
 //! A client that stays, comes back when it is cut off, and remembers all that it was shown.
 
-use super::sidecar::Whereabouts;
+use super::publishers::RunningPublishers;
+use super::sidecar::{TestSidecar, Whereabouts};
 use super::wait::{PATIENCE, eventually};
 use super::websocket::{Ended, WebSocketClient};
 use serde_json::Value;
@@ -21,13 +22,6 @@ pub(crate) struct Shown {
     pub(crate) connection: usize,
 }
 
-impl Shown {
-    /// Whether its cursor names a place and says nothing else: then nothing was early that has not come back.
-    pub(crate) fn is_plain(&self) -> bool {
-        self.cursor.len() == 23
-    }
-}
-
 #[derive(Default)]
 struct Memory {
     shown: Vec<Shown>,
@@ -35,6 +29,8 @@ struct Memory {
     resumes: Vec<String>,
     /// Ids of what was shown, once each.
     distinct: HashSet<String>,
+    /// How many of them each channel has.
+    of_channel: HashMap<String, u64>,
 }
 
 /// The client. Dropping it hangs up.
@@ -48,6 +44,16 @@ impl Watcher {
     /// Watches from now on; subscribed when this returns.
     pub(crate) async fn start(who: &str, whereabouts: Whereabouts, query: &str) -> Self {
         Self::start_after(who, whereabouts, query, None).await
+    }
+
+    /// One at each node.
+    pub(crate) async fn start_on_each(nodes: &[TestSidecar], query: &str) -> Vec<Self> {
+        let mut watchers = Vec::new();
+        for (at, node) in nodes.iter().enumerate() {
+            let who = format!("the client of node {at}");
+            watchers.push(Self::start(&who, node.whereabouts(), query).await);
+        }
+        watchers
     }
 
     /// Watches from a cursor on.
@@ -78,6 +84,18 @@ impl Watcher {
         self.memory.lock().expect("no panic inside").distinct.len()
     }
 
+    /// Waits until it was shown as much of these publishers as is acknowledged to them now.
+    pub(crate) async fn keeps_up_with(&self, publishers: &RunningPublishers) {
+        let acknowledged = publishers.acknowledged();
+        let prefix = format!("{}.", publishers.name());
+        eventually(&format!("{} sees what is published on {prefix}>", self.who), async || {
+            let memory = self.memory.lock().expect("no panic inside");
+            let of_these = memory.of_channel.iter().filter(|(channel, _)| channel.starts_with(&prefix));
+            (of_these.map(|(_, count)| count).sum::<u64>() >= acknowledged).then_some(())
+        })
+        .await;
+    }
+
     /// Waits until it was shown so many different events.
     pub(crate) async fn sees(&self, count: usize) {
         let deadline = Instant::now() + PATIENCE;
@@ -87,6 +105,13 @@ impl Watcher {
             }
             sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// Waits until it was shown as many as the channels have, and checks that it was these: see [`Self::check`].
+    pub(crate) async fn sees_exactly(&self, channels: &[(String, u64)]) {
+        let total: u64 = channels.iter().map(|(_, count)| count).sum();
+        self.sees(total as usize).await;
+        self.check(channels);
     }
 
     /// Checks that of each channel it was shown exactly 0, 1, 2 … up to the count, in this order, and each once.
@@ -163,7 +188,7 @@ async fn watch(
         };
         let opened = WebSocketClient::try_open(&whereabouts.client(), &target, &[]).await;
         let Ok(mut client) = opened else {
-            // The node is down, or on its way up.
+            // The node is down, or on its way up: it is asked again for as long as the test watches.
             sleep(Duration::from_millis(5)).await;
             continue;
         };
@@ -183,7 +208,9 @@ async fn watch(
                 Some("event") => {
                     let shown = read(&message, connection);
                     cursor = Some(shown.cursor.clone());
-                    memory.distinct.insert(shown.id.clone());
+                    if memory.distinct.insert(shown.id.clone()) {
+                        *memory.of_channel.entry(shown.channel.clone()).or_default() += 1;
+                    }
                     memory.shown.push(shown);
                 }
                 _ => {}
