@@ -167,6 +167,8 @@ async fn rights_that_are_taken_away_meanwhile_are_named_and_nothing_is_lost() {
     }
     let mut published = 0;
     for (right, back) in [("-xadd", "+xadd"), ("-xread", "+xread"), ("-@all", "+@all")] {
+        // A node is ready before it has sent all that has waited.
+        nodes[0].publish_until("published", "before").await;
         nodes[0].publish_numbers("rights", published..published + 5).await;
         redis.command::<()>(&["ACL", "SETUSER", "app", right]).await;
         for n in published + 5..published + 20 {

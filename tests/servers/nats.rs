@@ -193,7 +193,18 @@ impl NatsCluster {
 
     /// Which server leads a stream.
     pub(crate) async fn leader(&self, stream: &str) -> usize {
-        eventually("a stream with a leader", async || self.try_leader(stream).await).await
+        eventually("a stream with a leader", async || self.try_leader(0, stream).await).await
+    }
+
+    /// Kills the server that leads a stream, and waits until another one does.
+    pub(crate) async fn kill_leader(&mut self, stream: &str) {
+        let killed = self.leader(stream).await;
+        self.servers[killed].kill();
+        let witness = (killed + 1) % self.servers.len();
+        eventually("another leader", async || {
+            (self.try_leader(witness, stream).await? != killed).then_some(())
+        })
+        .await;
     }
 
     /// Makes the leader of a stream step down, again if need be, until another one leads.
@@ -201,7 +212,7 @@ impl NatsCluster {
         let before = self.leader(stream).await;
         let client = self.servers[0].client().await;
         eventually("another leader", async || {
-            let now = self.try_leader(stream).await?;
+            let now = self.try_leader(0, stream).await?;
             if now != before {
                 return Some(());
             }
@@ -212,8 +223,9 @@ impl NatsCluster {
         .await;
     }
 
-    async fn try_leader(&self, stream: &str) -> Option<usize> {
-        let stream = self.servers[0].jetstream().await.get_stream(stream).await.ok()?;
+    /// Which server leads a stream, as far as one of them knows.
+    async fn try_leader(&self, witness: usize, stream: &str) -> Option<usize> {
+        let stream = self.servers[witness].jetstream().await.get_stream(stream).await.ok()?;
         let leader = stream.cached_info().cluster.as_ref()?.leader.clone()?;
         Some(leader.strip_prefix("server-").and_then(|at| at.parse().ok()).expect("a name of ours"))
     }
