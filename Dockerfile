@@ -3,13 +3,16 @@
 
 FROM rust:1.95-alpine AS build
 # hadolint ignore=DL3018
-RUN apk add --no-cache musl-dev ca-certificates
+RUN apk add --no-cache make musl-dev ca-certificates
 WORKDIR /source
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo ./.cargo
 COPY benches ./benches
 COPY src ./src
 COPY config.toml.example ./
-RUN cargo build --release --locked --bin sidewire \
+# Kernels for ARM have pages of up to 64 KiB; the allocator must be built for the largest that it will meet.
+RUN if [ "$(uname -m)" = aarch64 ]; then export JEMALLOC_SYS_WITH_LG_PAGE=16; fi \
+    && cargo build --release --locked --bin sidewire \
     && install -D -m 755 target/release/sidewire /image/usr/bin/sidewire \
     && install -D -m 644 /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ca-certificates.crt \
     && install -d -m 700 -o 65532 -g 65532 /image/var/lib/sidewire

@@ -325,6 +325,11 @@ impl Log {
         verify::key_uses(dir)
     }
 
+    /// The same while a process may have it open: parts that come and go meanwhile may be missing.
+    pub fn key_uses_now(dir: &Path) -> io::Result<Vec<KeyUse>> {
+        keys::in_use(dir, &directory::names(dir)?)
+    }
+
     /// How many packed parts need a key.
     pub fn packed_with(&self, key: KeyId) -> usize {
         self.shared().packed_with(key)

@@ -24,7 +24,7 @@ use crate::metrics::Metrics;
 use crate::publish::{Publisher, unix_ms};
 use crate::redact::Redactor;
 use crate::replica::{Replica, Shore};
-use crate::server::{Controls, Node, Readiness, Registry, keep_exchanging};
+use crate::server::{Controls, Node, Readiness, Registry, TlsError, keep_exchanging};
 use crate::subscribe::Source;
 use crate::systemd::PassedSockets;
 use listeners::{Stopping, bind, serve};
@@ -67,6 +67,13 @@ pub struct Sidecar {
     keyring: Keyring,
     /// Probes, what is told to other nodes of who is let in, and what has to wait for its time.
     upkeep: [JoinHandle<()>; 3],
+}
+
+/// The listeners that speak TLS, whose certificates and keys have been read.
+pub(crate) fn tls_listeners(config: &Config) -> Result<Vec<&'static str>, TlsError> {
+    let Certificates { app, client, admin } = settings::certificates(config)?;
+    let listeners = [("app", app), ("client", client), ("admin", admin)];
+    Ok(listeners.into_iter().filter_map(|(listener, tls)| tls.map(|_| listener)).collect())
 }
 
 /// Who decides what clients may do, with nobody connected; none where nobody is asked.

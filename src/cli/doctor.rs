@@ -1,9 +1,11 @@
 //! `sidewire doctor`: what is wrong with a node and around it.
 
 mod bus;
+mod encryption;
 mod host;
 mod ports;
 mod round_trip;
+mod secrets;
 
 use super::address::{Listener, NodeAddress};
 use super::credential::CredentialArgs;
@@ -88,12 +90,7 @@ pub(super) async fn run(args: DoctorArgs) -> Result<(), CliError> {
     let resolve = |typed: Option<NodeAddress>, listener| {
         NodeAddress::resolve(typed, &args.trust, args.config.clone(), listener)
     };
-    // What is configured is for the node of this configuration only.
-    let shared = |typed: bool, file: fn(&Config) -> &std::path::Path| {
-        CredentialArgs::default().token(&args.config, typed, file)
-    };
-    let app_token = shared(args.app.is_some(), |config| &config.app.token_file)?;
-    let admin_token = shared(args.admin.is_some(), |config| &config.admin.token_file)?;
+    let (app_is_typed, admin_is_typed) = (args.app.is_some(), args.admin.is_some());
     let app = resolve(args.app, Listener::App)?;
     let client = resolve(args.client, Listener::Client)?;
     let mut bad = 0;
@@ -102,12 +99,21 @@ pub(super) async fn run(args: DoctorArgs) -> Result<(), CliError> {
         output::lines(findings.iter().map(ToString::to_string))
     };
     if !args.round_trip {
-        let admin = resolve(args.admin, Listener::Admin)?;
         tell(host::look(&config))?;
+        tell(secrets::look(&config, args.config.as_deref()))?;
+        tell(encryption::look(&config))?;
         tell(ports::look(&config))?;
         tell(bus::look(&config).await)?;
-        tell(look_at_node(admin, admin_token).await)?;
     }
+    // What is configured is for the node of this configuration only.
+    let shared = |typed: bool, file: fn(&Config) -> &std::path::Path| {
+        CredentialArgs::default().token(&args.config, typed, file)
+    };
+    if !args.round_trip {
+        let admin_token = shared(admin_is_typed, |config| &config.admin.token_file)?;
+        tell(look_at_node(resolve(args.admin, Listener::Admin)?, admin_token).await)?;
+    }
+    let app_token = shared(app_is_typed, |config| &config.app.token_file)?;
     let (token, app_token) = (args.token.as_deref(), app_token.as_deref());
     let there_and_back = round_trip::publish_and_receive(&app, app_token, &client, token).await;
     tell(vec![Finding::new("round trip", there_and_back)])?;

@@ -58,14 +58,7 @@ impl Directory {
 
     /// What lies in it, by name, sorted.
     pub(super) fn names(&self) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&self.path)? {
-            if let Ok(name) = entry?.file_name().into_string() {
-                names.push(name);
-            }
-        }
-        names.sort();
-        Ok(names)
+        names(&self.path)
     }
 
     /// Removes what an earlier process left half-made or half-removed.
@@ -77,6 +70,18 @@ impl Directory {
         }
         Ok(())
     }
+}
+
+/// What lies in a directory, by name, sorted.
+pub(super) fn names(path: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(path)? {
+        if let Ok(name) = entry?.file_name().into_string() {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
 }
 
 /// Removes a file or a directory with all that is in it; one that is gone already is fine.

@@ -30,7 +30,12 @@ pub(super) fn in_use(dir: &Path, names: &[String]) -> io::Result<Vec<KeyUse>> {
                 uses.entry(fold.key()).or_default().insert(name);
             }
         } else if name.starts_with(journal::PREFIX) {
-            uses.entry(journal::key_of(&path)?).or_default().insert(name);
+            match journal::key_of(&path) {
+                Ok(key) => drop(uses.entry(key).or_default().insert(name)),
+                // Packed and removed meanwhile, by a node that runs.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
         } else if name == deletions::FILE
             && let Some(key) = deletions::key_of(dir)
         {

@@ -51,7 +51,7 @@ def install(stage, binary, image):
     for step in steps:
         words = shlex.split(step)
         if words[0] != "install":
-            assert words[0] in ("apk", "cargo"), f"an unknown step: {step}"
+            assert words[0] in ("apk", "if", "cargo"), f"an unknown step: {step}"
             continue
         if os.geteuid() != 0:
             # In a namespace with one user, that one owns everything.

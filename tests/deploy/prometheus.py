@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The dashboard and the alert rules, in a Prometheus that scrapes a node under load: every expression of both must
-return data, and every metric must be in a panel. And what promtool says of the metrics and the rules.
+return data, and every metric must be in a panel. What promtool says of the metrics and the rules, and whether the runbook
+names only what there is.
 
     tests/deploy/prometheus.py SIDEWIRE
 """
@@ -17,6 +18,7 @@ import urllib.parse
 import yaml
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
+import runbook  # noqa: E402
 from node import PATIENCE, Node, Process, eventually, fetch, free_port  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -24,7 +26,6 @@ RULES = ROOT / "deploy/prometheus/sidewire.rules.yml"
 RULE_TESTS = ROOT / "deploy/prometheus/sidewire.rules.test.yml"
 DASHBOARD = ROOT / "deploy/grafana/sidewire.json"
 OPERATIONS = ROOT / "docs/operations.md"
-RUNBOOK = ROOT / "docs/runbook.md"
 KUBERNETES = ROOT / "docs/deploy/kubernetes.md"
 
 NAME = re.compile(r"sidewire_\w+")
@@ -125,6 +126,7 @@ def check_shown(metrics):
     assert NOT_SHOWN.keys() <= told - shown, "NOT_SHOWN has what is shown, or what is gone"
     documented = set(re.findall(r"^\| `(sidewire_\w+)` \|", OPERATIONS.read_text(), re.M))
     assert documented == told, f"in {OPERATIONS.name} or in /metrics, and not in both: {', '.join(sorted(documented ^ told))}"
+    return told
 
 
 def adapter_expression():
@@ -140,14 +142,13 @@ def adapter_expression():
     return "the HPA's metric", text
 
 
-def check_runbook():
-    """Each alert leads to an entry that is there."""
-    headings = {line[3:].strip().lower() for line in RUNBOOK.read_text().splitlines() if line.startswith("## ")}
-    for group in yaml.safe_load(RULES.read_text())["groups"]:
-        for rule in group["rules"]:
-            anchor = rule["annotations"]["runbook_url"].partition("docs/runbook.md#")[2]
-            assert anchor == rule["alert"].lower(), rule["alert"]
-            assert anchor in headings, f"docs/runbook.md has no entry for {rule['alert']}"
+def keys_of(config, prefix=""):
+    """The keys of a configuration as a node shows it, such as `log.ttl`."""
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        yield name
+        if isinstance(value, dict):
+            yield from keys_of(value, f"{name}.")
 
 
 def load(node, sidewire):
@@ -180,7 +181,6 @@ def main():
     tested = {test["alert_rule_test"][0]["alertname"] for test in yaml.safe_load(RULE_TESTS.read_text())["tests"]}
     alerts = {rule["alert"] for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]}
     assert tested == alerts, f"without a test: {alerts - tested}"
-    check_runbook()
     check_layout()
 
     with tempfile.TemporaryDirectory() as directory, Node(sidewire, CONFIG) as node:
@@ -248,7 +248,11 @@ def main():
                 firing = json.loads(fetch(f"{api}/alerts")[1])["data"]["alerts"]
                 assert not firing, f"alerts on a good day: {firing}"
                 metrics = fetch(f"http://{node.admin}/metrics")[1].decode()
-                check_shown(metrics)
+                told = check_shown(metrics)
+                keys = set(keys_of(json.loads(fetch(f"http://{node.admin}/v1/config")[1])))
+                commands = runbook.check(RULES, sidewire, keys, told)
+                for asked in runbook.queries():
+                    query(asked)
                 tool("promtool", "check", "metrics", input=metrics)
                 series = sum(1 for line in metrics.splitlines() if line and not line.startswith("#"))
                 assert series < 500, f"{series} series: something has a label that callers fill"
@@ -256,7 +260,7 @@ def main():
         finally:
             for process in loads:
                 process.end()
-        print(f"prometheus passed: {len(alerts)} alerts, {len(expressions)} expressions with data, {series} series")
+        print(f"prometheus passed: {len(alerts)} alerts, {len(expressions)} expressions with data, {series} series, {commands} commands of the runbook")
 
 
 if __name__ == "__main__":

@@ -55,6 +55,10 @@ def check_archive(path, place):
     assert "not a dynamic executable" in said or "statically linked" in said, said
     version = subprocess.run([binary, "--version"], check=True, capture_output=True, text=True).stdout.split()[1]
     assert f"-{version}-" in path.name, (version, path.name)
+    # It brings its own allocator, set as .cargo/config.toml says.
+    asked = {"_RJEM_MALLOC_CONF": "stats_print:true"}
+    allocator = subprocess.run([binary, "--version"], check=True, capture_output=True, text=True, env=asked).stderr
+    assert "opt.narenas: 2\n" in allocator, allocator[:2000]
     for paths in (str(ROOT), str(pathlib.Path.home())):
         assert paths.encode() not in binary.read_bytes(), f"{paths} of this machine is in the binary"
     return binary
@@ -68,8 +72,9 @@ def check_components(path):
     described = {(component["name"], component["version"]) for component in json.loads(text)["components"]}
     locked = {(package["name"], package["version"]) for package in tomllib.loads((ROOT / "Cargo.lock").read_text())["package"]}
     assert described <= locked, f"not in Cargo.lock: {described - locked}"
-    wanted = tomllib.loads((ROOT / "Cargo.toml").read_text())["dependencies"]
-    missing = set(wanted) - {name for name, _ in described}
+    manifest = tomllib.loads((ROOT / "Cargo.toml").read_text())
+    wanted = set(manifest["dependencies"]).union(*(target["dependencies"] for target in manifest["target"].values()))
+    missing = wanted - {name for name, _ in described}
     assert not missing, f"not in the SBOM: {missing}"
     return len(described)
 

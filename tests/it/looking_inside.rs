@@ -2,10 +2,13 @@
 
 use crate::servers::{NatsSetup, RedisSetup};
 use crate::support::{
-    PATIENCE, TestSidecar, WebSocketClient, bus_config_at, eventually, run_command, sidewire,
+    PATIENCE, TestSidecar, Tokens, WebSocketClient, bus_config_at, eventually, run_command, sidewire,
 };
 use serde_json::Value;
+use std::fs::Permissions;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::Stdio;
 
 fn addresses(sidecar: &TestSidecar) -> Vec<String> {
@@ -113,20 +116,130 @@ async fn doctor_names_what_is_wrong() {
 
 /// The lines of `doctor` about the server of a bus, with a configuration that no node need run on.
 async fn doctor_of(config: &str) -> Vec<String> {
+    let mut lines = everything_of(config, 0o600).await;
+    lines.retain(|line| line[5..].starts_with("bus "));
+    lines
+}
+
+/// All lines of `doctor`, with a configuration in a file of this mode.
+async fn everything_of(config: &str, mode: u32) -> Vec<String> {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("sidewire.toml");
     let more = format!("[log]\ndir = {:?}\n", directory.path().join("data"));
-    std::fs::write(&file, format!("{config}{more}")).expect("written");
+    write_with_mode(&file, &format!("{config}{more}"), mode);
     let words = ["doctor", "--config", file.to_str().expect("UTF-8")];
     let nobody = ["--app", "127.0.0.1:1", "--client", "127.0.0.1:1", "--admin", "127.0.0.1:1"];
     let said = run_command(directory.path(), &[&words[..], &nobody[..]].concat(), "").await;
-    said.stdout.lines().filter(|line| line[5..].starts_with("bus ")).map(str::to_owned).collect()
+    said.stdout.lines().map(str::to_owned).collect()
+}
+
+fn write_with_mode(path: &Path, text: &str, mode: u32) {
+    std::fs::write(path, text).expect("written");
+    std::fs::set_permissions(path, Permissions::from_mode(mode)).expect("it is ours");
 }
 
 fn has(lines: &[String], begin: &str, words: &str) {
     assert!(
         lines.iter().any(|line| line.starts_with(begin) && line.contains(words)),
         "{begin}{words}: {lines:#?}"
+    );
+}
+
+#[tokio::test]
+async fn doctor_tells_who_else_can_read_secrets_and_which_are_of_no_use() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| directory.path().join(name);
+    let mut tokens = Tokens::new();
+    let (certificate, other) = (tokens.certificate(1), tokens.certificate(2));
+    write_with_mode(&path("token"), "a token for tests that nobody guesses", 0o600);
+    write_with_mode(&path("secret"), Tokens::SECRET, 0o600);
+    write_with_mode(&path("chain"), &certificate.chain, 0o644);
+    write_with_mode(&path("key"), &certificate.key, 0o600);
+    let config = format!(
+        "[app]\ntoken_file = {token:?}\n[admin]\ntoken_file = {token:?}\n[auth]\nsecret_file = {secret:?}\n\
+         [client]\ntls_cert_file = {chain:?}\ntls_key_file = {key:?}\n\
+         [bus]\nurl = \"redis://127.0.0.1:1\"\npassword_file = {token:?}\n",
+        token = path("token"),
+        secret = path("secret"),
+        chain = path("chain"),
+        key = path("key"),
+    );
+    let lines = everything_of(&config, 0o644).await;
+    has(&lines, "ok   secrets: ", "5 files are there, and others can read none");
+    has(&lines, "ok   TLS: ", "client");
+    has(&lines, "ok   auth: ", "the keys of tokens can be used");
+    has(&lines, "ok   encryption: ", "off");
+
+    write_with_mode(&path("key"), &other.key, 0o604);
+    write_with_mode(&path("secret"), "short", 0o600);
+    write_with_mode(&path("token"), "a token for tests that nobody guesses", 0o622);
+    let lines = everything_of(&config, 0o600).await;
+    has(&lines, "FAIL secrets: app.token_file: every user of this host can write ", "chmod 600");
+    has(&lines, "FAIL secrets: bus.password_file: every user of this host can write ", "mode 622");
+    has(&lines, "warn secrets: client.tls_key_file: every user of this host can read ", "mode 604");
+    has(&lines, "warn secrets: auth.secret_file: ", "less than 32 bytes");
+    has(&lines, "FAIL TLS: ", "does not fit its key");
+    std::fs::remove_file(path("secret")).expect("it is there");
+    std::fs::remove_file(path("token")).expect("it is there");
+    let lines = everything_of(&config, 0o600).await;
+    has(&lines, "FAIL secrets: admin.token_file: ", "write it, or name another file");
+    has(&lines, "FAIL auth: ", "auth.secret_file");
+
+    for (mode, mark) in [(0o644, "warn"), (0o640, "ok  ")] {
+        let lines = everything_of(&Tokens::config(), mode).await;
+        let words =
+            if mark == "warn" { "holds auth.secret, and every user of this host can read it" } else { "" };
+        has(&lines, &format!("{mark} secrets: "), words);
+        let shown = lines.iter().any(|line| line.contains(Tokens::SECRET));
+        assert!(!shown, "no secret is printed: {lines:#?}");
+    }
+}
+
+#[tokio::test]
+async fn doctor_knows_whether_the_log_can_be_decrypted_at_the_next_start() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("keys");
+    let (first, second) = ("01".repeat(32), "02".repeat(32));
+    let write = |lines: &[&str], mode| write_with_mode(&file, &lines.join("\n"), mode);
+    write(&[&first], 0o600);
+    let config = format!("[log]\nencryption_key_file = {file:?}\n");
+    let sidecar = TestSidecar::with_config(&config).await;
+    sidecar.ready().await;
+    sidecar.publish_numbers("a", 0..5).await;
+    // The node has its directory from a flag, the doctor from a file.
+    let look = async |key_file: &Path| -> Vec<String> {
+        let config = directory.path().join("doctor.toml");
+        let data = sidecar.data();
+        let text = format!("[log]\ndir = {data:?}\nencryption_key_file = {key_file:?}\n");
+        write_with_mode(&config, &text, 0o600);
+        let mut words = vec!["doctor".to_owned(), "--config".to_owned(), config.display().to_string()];
+        words.extend(addresses(&sidecar));
+        let said = run_command(directory.path(), &words, "").await;
+        said.stdout.lines().filter(|line| line[5..].starts_with("encryption")).map(str::to_owned).collect()
+    };
+    has(&look(&file).await, "ok   encryption: the key ", "encrypts what is new; ");
+    // As somebody left it who has changed keys and forgot the old one.
+    write(&[&second], 0o600);
+    has(
+        &look(&file).await,
+        "FAIL encryption: ",
+        "which is missing: the next start is refused; put it back into",
+    );
+    write(&[&second, &first], 0o600);
+    assert!(look(&file).await.iter().all(|line| line.starts_with("ok   ")));
+    write(&["none", &first], 0o600);
+    has(&look(&file).await, "warn encryption: ", "what is new is not encrypted");
+    write(&[&first], 0o644);
+    has(&look(&file).await, "FAIL encryption: ", "chmod 600");
+    write(&["0123"], 0o600);
+    has(&look(&file).await, "FAIL encryption: ", "line 1 is no key: write 32 random bytes");
+    let inside = sidecar.data().join("keys");
+    write_with_mode(&inside, &first, 0o600);
+    has(&look(&inside).await, "warn encryption: ", "lies in log.dir");
+    has(
+        &look(Path::new("")).await,
+        "FAIL encryption: ",
+        "name the file that has it as log.encryption_key_file",
     );
 }
 
