@@ -13,7 +13,7 @@ mod batch;
 mod pace;
 
 use self::batch::{BATCH_BYTES, BATCH_EVENTS, Batch, Sent, StoredBatch, send_direct};
-use self::pace::Pace;
+use self::pace::{Change, Pace};
 use super::backoff::Backoff;
 use super::shared::{Accepted, Shared, Waiting};
 use crate::bus::backend::{Parcel, SendError, Sender};
@@ -359,7 +359,14 @@ impl<S: Sender> Carrier<S> {
     async fn note_sent(&mut self, sent: Sent<S>) {
         let Sent { sender, batch, took, result } = sent;
         if let Some(took) = took {
-            self.pace.note(took, self.hedge);
+            match self.pace.note(took, self.hedge, Instant::now()) {
+                Some(Change::Slow) => tracing::warn!(
+                    ?took,
+                    "the bus has been slow to confirm for a while: publishes wait on the disk until it is quick again"
+                ),
+                Some(Change::QuickAgain) => tracing::info!("the bus is quick again"),
+                None => {}
+            }
         }
         let confirmed = result.as_ref().map_or_else(|failure| failure.confirmed, |()| usize::MAX);
         match &batch {
