@@ -51,7 +51,7 @@ pub(super) async fn poll(
     }
     subscription.begin(&opening);
     let mut at = opening.start;
-    let mut page = Page { events: opening.first, bytes: 0, resume: opening.resume, limit };
+    let mut page = Page::begin(opening.first, opening.resume, limit);
     // Asking for more than a page of newest events is served by `GET /v1/events`.
     page.events.truncate(limit);
     // What is published after the token has ended is for the next poll, with another one.
@@ -92,6 +92,8 @@ pub(super) async fn poll(
     }
     let counters = node.metrics.transport(Transport::Poll);
     counters.delivered_events.inc_by(page.events.len() as u64);
+    counters.replayed_events.inc_by(page.replayed.0);
+    counters.replayed_bytes.inc_by(page.replayed.1);
     let cursor = subscription.cursor_at(at).encode();
     let response = list(asked.format, &page.events, cursor.as_str(), ListEnd::Resume(page.resume));
     counters.delivered_bytes.inc_by(hyper::body::Body::size_hint(response.body()).lower());
@@ -114,9 +116,18 @@ struct Page {
     bytes: usize,
     resume: Resume,
     limit: usize,
+    /// Of the events, those that were read from the log, and their bytes.
+    replayed: (u64, u64),
 }
 
 impl Page {
+    /// With what the log had for the client when it came.
+    fn begin(events: Vec<Arc<Shown>>, resume: Resume, limit: usize) -> Self {
+        let bytes = events.iter().map(|shown| shown.frame(Framing::JsonBody).len() as u64).sum();
+        let replayed = (events.len() as u64, bytes);
+        Self { events, bytes: 0, resume, limit, replayed }
+    }
+
     /// Events that the bus has not ordered yet; those for which there is no room are left to the next page.
     fn add_early(&mut self, events: Vec<(u64, Arc<Shown>)>, subscription: &mut Subscription) {
         let mut taken = None;
@@ -141,6 +152,7 @@ impl Page {
         at: &mut Position,
         subscription: &mut Subscription,
     ) -> Result<bool, ApiError> {
+        let is_replayed = matches!(next, Next::Replayed(_));
         let events = match next {
             Next::Batches(batches) => {
                 batches.iter().flat_map(|batch| batch.events()).cloned().collect::<Vec<_>>()
@@ -164,7 +176,12 @@ impl Page {
                 return Ok(false);
             }
             *at = shown.event.position;
-            self.bytes += shown.frame(Framing::JsonBody).len();
+            let bytes = shown.frame(Framing::JsonBody).len();
+            if is_replayed {
+                self.replayed.0 += 1;
+                self.replayed.1 += bytes as u64;
+            }
+            self.bytes += bytes;
             self.events.push(shown);
         }
         *at = (*at).max(subscription.position());

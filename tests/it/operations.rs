@@ -46,6 +46,8 @@ async fn metrics_are_prometheus_text_and_tell_what_has_happened() {
     let address = sidecar.whereabouts().client();
     let cursor = sidecar.cursor_now().await;
     sidecar.publish_numbers("a", 0..5).await;
+    let page = sidecar.client().get(&format!("/v1/poll?channel=a&timeout=0&cursor={cursor}")).await;
+    assert_eq!(page.json()["events"].as_array().map(Vec::len), Some(5));
     let mut live = Vec::new();
     for transport in [Transport::WebSocket, Transport::Sse, Transport::Stream] {
         let mut subscription = Subscription::open(transport, &address, "channel=a", Some(&cursor)).await;
@@ -63,7 +65,7 @@ async fn metrics_are_prometheus_text_and_tell_what_has_happened() {
     assert!(kind.starts_with("text/plain"), "{kind}");
     let metrics = eventually("metrics of what was delivered", async || {
         let metrics = sidecar.metrics().await;
-        (metrics.sum("sidewire_delivered_events_total", &[]) >= 21.0).then_some(metrics)
+        (metrics.sum("sidewire_delivered_events_total", &[]) >= 26.0).then_some(metrics)
     })
     .await;
     for sample in &metrics.samples {
@@ -79,7 +81,9 @@ async fn metrics_are_prometheus_text_and_tell_what_has_happened() {
     assert_eq!(metrics.sum("sidewire_published_events_total", &[]), 7.0);
     assert_eq!(metrics.sum("sidewire_subscriptions", &[]), 3.0);
     assert_eq!(metrics.sum("sidewire_channels", &[]), 1.0);
-    assert!(metrics.sum("sidewire_replayed_events_total", &[]) >= 15.0);
+    for transport in ["websocket", "sse", "stream", "poll"] {
+        assert_eq!(metrics.sum("sidewire_replayed_events_total", &[("transport", transport)]), 5.0);
+    }
     assert!(metrics.sum("sidewire_errors_total", &[("code", "invalid_channel")]) >= 1.0);
     for name in [
         "sidewire_published_bytes_total",
