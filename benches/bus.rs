@@ -57,8 +57,13 @@ async fn row(name: &str, url: &str, shards: u32, raw: impl AsyncFn() -> Option<f
     for run in 0..RUNS {
         reference.extend(raw().await);
         let namespace = format!("bench{shards}-{run}");
+        // One node alone: on two cores another that reads along takes a share of what there is.
+        let node = Node::start(url, &namespace, shards).await;
+        through.push(publish_rate(&node).await);
+        drop(node);
+        // Elsewhere, so that they have nothing to catch up with.
+        let namespace = format!("{namespace}-delay");
         let nodes = [Node::start(url, &namespace, shards).await, Node::start(url, &namespace, shards).await];
-        through.push(publish_rate(&nodes[0]).await);
         let (half, most) = node_to_node(&nodes).await;
         p50.push(half);
         p99.push(most);
