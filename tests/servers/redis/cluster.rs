@@ -40,7 +40,10 @@ impl RedisCluster {
         eventually("the cluster is whole", async || {
             for master in &all.masters {
                 let told: String = master.command(&["CLUSTER", "INFO"]).await;
-                if !told.contains("cluster_state:ok") || !told.contains("cluster_known_nodes:3") {
+                let nodes: String = master.command(&["CLUSTER", "NODES"]).await;
+                // One that still shakes hands counts as known too, and yet nothing that it publishes is passed on.
+                let met = |line: &str| line.contains(" connected") && !line.contains("handshake");
+                if !told.contains("cluster_state:ok") || nodes.lines().filter(|line| met(line)).count() < 3 {
                     return None;
                 }
             }
